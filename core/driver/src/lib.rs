@@ -1,0 +1,7 @@
+//! The INP2P event loops, written once, generic over the network they run on.
+//!
+//! The core decides; the driver does. It owns the sockets, asks the core's machines what to do, does it,
+//! and tells them what came of it. It sees the world through [`net::Net`] alone, so that the same loops run
+//! on tokio, on smol and in the simulator.
+
+pub mod net;

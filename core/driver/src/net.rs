@@ -1,0 +1,220 @@
+//! All that the driver sees of the world: sockets, time, randomness, files. [`Net`] is implemented by
+//! `Os<R>` for real sockets on any runtime, and by the simulator on virtual time.
+//!
+//! Every `poll_*` follows the contract of [`std::future::Future::poll`]: on `Pending` the waker of the
+//! latest call, and of no earlier one, is woken when it may be worth trying again. A socket keeps one waker
+//! a direction, so one task owns a socket.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// A network, a clock and a place to run tasks.
+pub trait Net: Clone + Send + Sync + 'static {
+    /// A UDP socket.
+    type Udp: UdpIo;
+    /// A TCP or Unix connection.
+    type Stream: StreamIo;
+    /// A TCP or Unix listener.
+    type Listener: ListenIo<Stream = Self::Stream>;
+    /// A timer.
+    type Timer: TimerIo;
+
+    /// The monotonic clock. It goes on while the machine sleeps, where the system has such a clock.
+    fn now(&self) -> Instant;
+
+    /// The wall clock, since 1970. It may jump.
+    fn unix_now(&self) -> Duration;
+
+    /// 32 fresh secret bytes: the seed of one core machine.
+    fn seed(&self) -> [u8; 32];
+
+    /// Binds a UDP socket.
+    fn bind_udp(&self, local: SocketAddr) -> io::Result<Self::Udp>;
+
+    /// Listens for TCP.
+    fn listen(&self, config: &TcpConfig) -> io::Result<Self::Listener>;
+
+    /// Listens on a Unix socket at `path`, which only its owner may use (mode 0600). A stale socket file is
+    /// replaced; one that somebody listens on is `AddrInUse`.
+    fn listen_local(&self, path: &Path) -> io::Result<Self::Listener>;
+
+    /// Begins to connect to `to`; [`StreamIo::poll_connected`] tells when it is done.
+    fn connect(&self, config: &TcpConfig, to: SocketAddr) -> io::Result<Self::Stream>;
+
+    /// A timer that is not set.
+    fn timer(&self) -> Self::Timer;
+
+    /// Runs `task` to its end; `name` is for traces.
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static);
+
+    /// The addresses of `host`, which may be an address already; never empty when `Ok`.
+    fn resolve(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Vec<SocketAddr>>> + Send;
+
+    /// The addresses of this host's interfaces that are up.
+    fn interfaces(&self) -> io::Result<Vec<Interface>>;
+}
+
+/// One address of one interface.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interface {
+    /// The interface's name.
+    pub name: String,
+    /// The address.
+    pub address: IpAddr,
+    /// The length of the network prefix in bits.
+    pub prefix: u8,
+}
+
+/// How to bind a TCP socket.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TcpConfig {
+    /// The local address; none leaves it to the system (for [`Net::listen`]: all addresses, IPv6 and IPv4).
+    pub local: Option<SocketAddr>,
+    /// Whether other sockets may share the local port (reuse-address and reuse-port): for punching.
+    pub share_port: bool,
+    /// Whether the connection carries a link: unsent bytes in the kernel are bounded
+    /// ([`LINK_UNSENT_BYTES`]), so that a bulk copy does not delay a terminal.
+    pub link: bool,
+}
+
+/// How much of a link's data the kernel may hold unsent: enough for one wake-up of the sender at 10 Gbit/s,
+/// and no more, because what sits there cannot be overtaken.
+pub const LINK_UNSENT_BYTES: u32 = 128 * 1024;
+
+/// A UDP socket: batches in, segmentation offload out.
+pub trait UdpIo: Send + 'static {
+    /// Where it is bound.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Receives up to a batch of datagrams; the number of filled entries is at least 1.
+    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>>;
+
+    /// Sends `bytes` as one datagram, or as several of `transmit.segment` bytes each.
+    fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit, bytes: &[u8]) -> Poll<io::Result<()>>;
+
+    /// How many segments one [`Self::poll_send`] may carry.
+    fn max_segments(&self) -> usize;
+}
+
+/// Where a datagram goes to.
+#[derive(Debug, Clone, Copy)]
+pub struct Transmit {
+    /// The destination.
+    pub to: SocketAddr,
+    /// The source address, where the socket is bound to all.
+    pub from: Option<IpAddr>,
+    /// The length of each datagram but the last, when `bytes` holds several.
+    pub segment: Option<usize>,
+    /// Two ECN bits (RFC 3168), 0 for none.
+    pub ecn: u8,
+}
+
+/// One received buffer: one datagram, or several of `stride` bytes that came from the same source.
+#[derive(Debug, Clone, Copy)]
+pub struct RecvMeta {
+    /// Where it came from.
+    pub from: SocketAddr,
+    /// The address that it was sent to, where known.
+    pub to: Option<IpAddr>,
+    /// How many bytes the buffer holds.
+    pub len: usize,
+    /// The length of each datagram in it but the last.
+    pub stride: usize,
+    /// Two ECN bits (RFC 3168).
+    pub ecn: u8,
+}
+
+/// Buffers for one batch. Made once a socket and reused.
+pub struct RecvBatch {
+    buffers: Vec<Box<[u8]>>,
+    metas: Vec<RecvMeta>,
+}
+
+impl RecvBatch {
+    /// `count` buffers of `size` bytes.
+    pub fn new(count: usize, size: usize) -> Self {
+        let empty =
+            RecvMeta { from: SocketAddr::from(([0, 0, 0, 0], 0)), to: None, len: 0, stride: 0, ecn: 0 };
+        Self {
+            buffers: (0..count).map(|_| vec![0; size].into_boxed_slice()).collect(),
+            metas: vec![empty; count],
+        }
+    }
+
+    /// The buffers and their descriptions, for the socket to fill.
+    pub fn fill(&mut self) -> (&mut [Box<[u8]>], &mut [RecvMeta]) {
+        (&mut self.buffers, &mut self.metas)
+    }
+
+    /// The datagrams of the first `filled` buffers.
+    pub fn datagrams(&self, filled: usize) -> impl Iterator<Item = (&RecvMeta, &[u8])> {
+        self.metas.iter().zip(&self.buffers).take(filled).flat_map(|(meta, buffer)| {
+            let bytes = buffer.get(..meta.len).unwrap_or_default();
+            bytes.chunks(meta.stride.max(1)).map(move |datagram| (meta, datagram))
+        })
+    }
+}
+
+impl fmt::Debug for RecvBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecvBatch").field("buffers", &self.buffers.len()).finish_non_exhaustive()
+    }
+}
+
+/// A byte stream: TCP, or a Unix socket.
+pub trait StreamIo: Send + Unpin + 'static {
+    /// Waits until the connection that [`Net::connect`] began is up. An accepted stream is ready at once.
+    fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Reads; `Ok(0)` is the other side's end of stream, when `bufs` had room.
+    fn poll_read(&mut self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>>;
+
+    /// Writes a part of `bufs`.
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+
+    /// Ends the sending direction (FIN); the other one goes on.
+    fn shutdown(&mut self) -> io::Result<()>;
+
+    /// Makes the close that follows a reset in place of an orderly end (`SO_LINGER` 0).
+    fn abort(&mut self);
+
+    /// The local address; for a Unix socket the unspecified one.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// The peer's address; for a Unix socket the unspecified one.
+    fn peer_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// A listener.
+pub trait ListenIo: Send + Unpin + 'static {
+    /// What it accepts.
+    type Stream: StreamIo;
+
+    /// Waits for a connection. An error that concerns one connection only is passed over; one that
+    /// concerns the listener (descriptors exhausted) is returned, and the caller waits before the next try.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, SocketAddr)>>;
+
+    /// Where it listens: the real port where 0 was asked for.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// A timer that can be set anew at any time.
+pub trait TimerIo: Send + Unpin + 'static {
+    /// Ready once `at` has come; never for `None`. The waker is woken at `at`; asking again with the same
+    /// instant costs nothing. Whoever asks decides by the clock, not by this answer, what has expired.
+    fn poll_at(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()>;
+}
+
+/// The few small files of a program: keys, pins, state. Names have no folder in them.
+pub trait Store: Send + Sync + 'static {
+    /// The file's content, or none where there is no such file.
+    fn load(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+
+    /// Replaces the file whole, or leaves it as it was: temporary file, fsync, rename. Mode 0600.
+    fn save(&self, name: &str, content: &[u8]) -> io::Result<()>;
+}

@@ -1,0 +1,18 @@
+//! The INP2P protocol as pure state machines.
+//!
+//! There is no socket, clock, thread, file, environment or ambient randomness in this crate. Time and
+//! randomness are arguments; what has to be done in the world is returned as data, and what came of it is
+//! handed in as data. Cargo proves the first half (`just purity`), `clippy.toml` the second.
+
+pub mod agent;
+pub mod auth;
+pub mod ids;
+pub mod link;
+pub mod mux;
+pub mod path;
+pub mod server;
+pub mod session;
+pub mod status;
+pub mod stun;
+pub mod tunnel;
+pub mod wire;

@@ -1,0 +1,153 @@
+//! What goes into the server and what comes out of it. All of it is plain data, so that it can be recorded
+//! and replayed.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use crate::ids::{ConnId, NodeName, PublicKey, UserName};
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A WebSocket connection is up; it has not logged in yet.
+    Opened {
+        /// The name that the driver chose for it; never used again.
+        conn: ConnId,
+        /// Where it comes from, seen through trusted proxies.
+        remote: SocketAddr,
+    },
+    /// A whole binary message.
+    Received {
+        /// Which connection.
+        conn: ConnId,
+        /// The WebSocket message's content.
+        message: &'a [u8],
+    },
+    /// The connection is gone.
+    Closed {
+        /// Which.
+        conn: ConnId,
+    },
+    /// An authorised REST call. Answered by [`Action::AdminReply`], always.
+    Admin {
+        /// The name that the driver chose for it.
+        id: u64,
+        /// What is asked.
+        request: AdminRequest,
+    },
+    /// Nothing but time: a deadline may have come.
+    Tick,
+}
+
+/// What the driver has to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Send one binary message.
+    Send {
+        /// Where.
+        conn: ConnId,
+        /// What.
+        message: Vec<u8>,
+    },
+    /// Close, with a WebSocket close code (RFC 6455 section 7.4), once what was sent is out.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// The code.
+        code: u16,
+        /// Why; at most 123 bytes.
+        reason: &'static str,
+    },
+    /// Write a file of the server's store.
+    Save {
+        /// Its name.
+        name: &'static str,
+        /// Its content.
+        content: Vec<u8>,
+    },
+    /// The answer to a REST call.
+    AdminReply {
+        /// Which.
+        id: u64,
+        /// What.
+        reply: Result<AdminReply, AdminError>,
+    },
+}
+
+/// A REST call, parsed and authorised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminRequest {
+    /// `GET /nodes`
+    Nodes,
+    /// `GET /nodes/{user}/{node}`
+    Node(UserName, NodeName),
+    /// `DELETE /nodes/{user}/{node}/key`
+    ForgetKey(UserName, NodeName),
+    /// `PUT /nodes/{user}/{node}/forwards/{name}`
+    PushForward {
+        /// Whose node.
+        user: UserName,
+        /// Which node.
+        node: NodeName,
+        /// The forward's name.
+        name: String,
+        /// The rule, in the syntax of `-forward`; none takes the forward away.
+        rule: Option<String>,
+    },
+}
+
+/// What a REST call brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminReply {
+    /// All nodes that are online or have a key pinned.
+    Nodes(Vec<NodeView>),
+    /// One node.
+    Node(Box<NodeView>),
+    /// Done, with nothing to tell.
+    Done,
+    /// A forward was set up; where the node listens.
+    Listening(String),
+}
+
+/// Why a REST call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminError {
+    /// The HTTP status that fits.
+    pub status: u16,
+    /// Why, for programs.
+    pub code: &'static str,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// A node, as the REST interface shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeView {
+    /// Its user.
+    pub user: UserName,
+    /// Its name.
+    pub node: NodeName,
+    /// Its pinned key, 64 hexadecimal digits.
+    pub key: KeyText,
+    /// Whether it is logged in now.
+    pub online: bool,
+    /// Where its signalling connection comes from; none while it is offline.
+    pub remote: Option<SocketAddr>,
+    /// When it logged in last, in seconds since 1970; none if not since the server started.
+    pub since: Option<u64>,
+    /// The software version it reported; none while it is offline.
+    pub software: Option<String>,
+    /// The system it reported; none while it is offline.
+    pub platform: Option<String>,
+}
+
+/// A key that serialises as text, in every format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyText(pub PublicKey);
+
+impl Serialize for KeyText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}

@@ -1,0 +1,3 @@
+//! tunnel.
+mod rule;
+pub use rule::ForwardRule;

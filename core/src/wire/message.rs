@@ -1,0 +1,327 @@
+//! The signalling messages: what each says, which kind number it has, and which answer it gets.
+//!
+//! A message is a MessagePack map with the field names below (see `codec`), so that a later version may
+//! add fields and an older one passes over what it does not know. **Every request is answered**: with the
+//! reply of its kind, under the same request id, or with [`Refused`].
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::{ByteArray, ByteBuf};
+
+use crate::ids::{AttemptId, NodeName, PeerName, PublicKey, UserName};
+use crate::path::{Candidate, Outcome, RungSet};
+
+/// Kind numbers. A reply's is its request's with [`kind::REPLY`] set.
+pub mod kind {
+    /// Set in the kind of a reply.
+    pub const REPLY: u16 = 0x8000;
+    /// [`super::Refused`]: the answer to any request that was not granted.
+    pub const REFUSED: u16 = 0xffff;
+
+    /// [`super::LoginHello`], in clear.
+    pub const LOGIN_HELLO: u16 = 0x0001;
+    /// [`super::LoginProof`], in clear; answered by [`super::LoginDone`], the first sealed message.
+    pub const LOGIN_PROOF: u16 = 0x0002;
+
+    /// [`super::Heartbeat`].
+    pub const HEARTBEAT: u16 = 0x0010;
+    /// [`super::Report`].
+    pub const REPORT: u16 = 0x0011;
+    /// [`super::Connect`].
+    pub const CONNECT: u16 = 0x0012;
+    /// [`super::PunchStart`].
+    pub const PUNCH_START: u16 = 0x0013;
+    /// [`super::PeerOnline`].
+    pub const PEER_ONLINE: u16 = 0x0014;
+    /// [`super::AttemptReport`].
+    pub const ATTEMPT_REPORT: u16 = 0x0015;
+    /// [`super::PushForward`].
+    pub const PUSH_FORWARD: u16 = 0x0016;
+    /// [`super::Goodbye`].
+    pub const GOODBYE: u16 = 0x0017;
+}
+
+/// A message that has a kind number.
+pub trait Message: Serialize + serde::de::DeserializeOwned {
+    /// Its kind.
+    const KIND: u16;
+}
+
+/// A request: a message that gets a reply of type `Reply`, or [`Refused`].
+pub trait Request: Message {
+    /// What answers it.
+    type Reply: Message;
+}
+
+macro_rules! message {
+    ($type:ident, $kind:expr) => {
+        impl Message for $type {
+            const KIND: u16 = $kind;
+        }
+    };
+    ($type:ident, $kind:expr, $reply:ident) => {
+        message!($type, $kind);
+        message!($reply, $kind | kind::REPLY);
+        impl Request for $type {
+            type Reply = $reply;
+        }
+    };
+}
+
+message!(Refused, kind::REFUSED);
+message!(LoginHello, kind::LOGIN_HELLO, LoginChallenge);
+message!(LoginProof, kind::LOGIN_PROOF, LoginDone);
+message!(Heartbeat, kind::HEARTBEAT, HeartbeatReply);
+message!(Report, kind::REPORT, ReportReply);
+message!(Connect, kind::CONNECT, ConnectReply);
+message!(PunchStart, kind::PUNCH_START, PunchStartReply);
+message!(PeerOnline, kind::PEER_ONLINE, PeerOnlineReply);
+message!(AttemptReport, kind::ATTEMPT_REPORT, AttemptReportReply);
+message!(PushForward, kind::PUSH_FORWARD, PushForwardReply);
+message!(Goodbye, kind::GOODBYE, GoodbyeReply);
+
+/// Why a request was not granted. In MessagePack its kebab-case name; one that is not known reads as `Other`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// The kind is not known here. Never ends the connection.
+    Unsupported,
+    /// The body could not be read, or breaks a rule.
+    BadRequest,
+    /// No version in common.
+    Version,
+    /// The proof of the token failed (also for an unknown user).
+    WrongToken,
+    /// Too many failed logins from that address; try later.
+    TooManyFailures,
+    /// The node's name belongs to another key.
+    NameTaken,
+    /// The key already holds another name on this server.
+    KeyInUse,
+    /// The same node logged in again elsewhere; this connection ends.
+    Replaced,
+    /// No such node is known to this user.
+    UnknownNode,
+    /// The node is known but not online.
+    Offline,
+    /// The node asked for itself.
+    Oneself,
+    /// A cap was reached; try later.
+    Busy,
+    /// The policy of the one who was asked forbids it.
+    NotAllowed,
+    /// Whoever had to answer did not in time.
+    Timeout,
+    /// A code of a later version.
+    #[serde(other)]
+    Other,
+}
+
+/// The answer to a request that was not granted. Kind 0xffff.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why, for programs.
+    pub code: Code,
+    /// Why, for people; at most 256 bytes.
+    pub text: String,
+}
+
+/// The first message of a client, in clear. See `docs/protocol.md`, Login.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginHello {
+    /// The protocol versions that the client speaks.
+    pub versions: Vec<u8>,
+    /// The user whose token it will prove.
+    pub user: UserName,
+    /// The name that the node wants.
+    pub node: NodeName,
+    /// The node's identity.
+    pub key: PublicKey,
+    /// 32 random bytes.
+    pub nonce: ByteArray<32>,
+    /// The client's SPAKE2 message (side A), 33 bytes.
+    pub share: ByteBuf,
+}
+
+/// The server's answer to [`LoginHello`], in clear.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginChallenge {
+    /// The version chosen, out of the client's.
+    pub version: u8,
+    /// The server's identity.
+    pub key: PublicKey,
+    /// 32 random bytes.
+    pub nonce: ByteArray<32>,
+    /// The server's SPAKE2 message (side B), 33 bytes.
+    pub share: ByteBuf,
+    /// Ed25519 signature by the server's identity over everything so far.
+    pub signature: ByteArray<64>,
+}
+
+/// The client's proof, in clear.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginProof {
+    /// HMAC-SHA256 under the client's confirmation key over the transcript.
+    pub mac: ByteArray<32>,
+    /// Ed25519 signature by the node's identity over the transcript.
+    pub signature: ByteArray<64>,
+}
+
+/// The end of a login that succeeded: sealed, as everything after it. It comes behind the server's own
+/// confirmation, see `auth::login`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginDone {
+    /// HMAC-SHA256 under the server's confirmation key over the transcript.
+    pub mac: ByteArray<32>,
+    /// The server's wall clock, in milliseconds since 1970.
+    pub server_time_ms: u64,
+    /// Where the server saw this connection come from.
+    pub observed: SocketAddr,
+    /// How often the client is to send [`Heartbeat`], in milliseconds; three of them missed end the connection.
+    pub heartbeat_ms: u64,
+    /// The software version of the server.
+    pub software: String,
+}
+
+/// "I am here." The answer carries the server's time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {}
+
+/// The answer to [`Heartbeat`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// The server's wall clock, in milliseconds since 1970.
+    pub server_time_ms: u64,
+}
+
+/// What the node is and where it can be reached: sent after login and whenever it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The software version of the node.
+    pub software: String,
+    /// The operating system, as `linux x86_64`.
+    pub platform: String,
+    /// Where its peers may reach it; at most [`MAX_CANDIDATES`].
+    pub candidates: Vec<Candidate>,
+    /// The rungs it may use.
+    pub rungs: RungSet,
+    /// The peers whose coming online it wants to hear of; at most [`MAX_PEERS`].
+    pub peers: Vec<PeerName>,
+}
+
+/// The answer to [`Report`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportReply {
+    /// Those of the report's peers that are online.
+    pub online: Vec<PeerName>,
+}
+
+/// "Bring me together with that node." Sent again for the same pair while an attempt runs, or by the other
+/// side, it gets the same attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connect {
+    /// The node that is wanted.
+    pub peer: PeerName,
+    /// Where the asking node may be reached.
+    pub candidates: Vec<Candidate>,
+    /// The rungs that it may use.
+    pub rungs: RungSet,
+}
+
+/// The answer to [`Connect`]; a [`PunchStart`] follows to both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectReply {
+    /// The attempt.
+    pub attempt: AttemptId,
+}
+
+/// From the server to both sides: start. Acted on at arrival.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PunchStart {
+    /// The attempt, the same on both sides.
+    pub attempt: AttemptId,
+    /// Whom to reach, as the receiver names it.
+    pub peer: PeerName,
+    /// The peer's identity: what its links must prove.
+    pub key: PublicKey,
+    /// Where the peer may be reached.
+    pub candidates: Vec<Candidate>,
+    /// The rungs that both sides may use.
+    pub rungs: RungSet,
+    /// 32 secret bytes that both sides and the server know: they authenticate prefaces and probes.
+    pub punch_key: ByteArray<32>,
+    /// Whether the receiver asked for this attempt.
+    pub asked: bool,
+}
+
+impl std::fmt::Debug for PunchStart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PunchStart")
+            .field("attempt", &self.attempt)
+            .field("peer", &self.peer)
+            .field("key", &self.key)
+            .field("candidates", &self.candidates)
+            .field("rungs", &self.rungs)
+            .field("punch_key", &"***")
+            .field("asked", &self.asked)
+            .finish()
+    }
+}
+
+/// The answer to [`PunchStart`]: it has been started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PunchStartReply {}
+
+/// From the server: a node that the receiver asked about came online (or came back).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerOnline {
+    /// Which ones: news within 250 ms is gathered.
+    pub peers: Vec<PeerName>,
+}
+
+/// The answer to [`PeerOnline`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerOnlineReply {}
+
+/// How an attempt went, rung by rung.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptReport {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// What became of each rung.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// The answer to [`AttemptReport`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptReportReply {}
+
+/// From the server, at the admin's wish: add a forward, or take it away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushForward {
+    /// The forward's name.
+    pub name: String,
+    /// What to set up, in the syntax of `-forward`; none to take it away.
+    pub rule: Option<String>,
+}
+
+/// The answer to [`PushForward`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushForwardReply {
+    /// Where the node listens now, as `127.0.0.1:2222`; empty when it was taken away.
+    pub listen: String,
+}
+
+/// "I am leaving in order." The connection closes after the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Goodbye {}
+
+/// The answer to [`Goodbye`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoodbyeReply {}
+
+/// The most candidates in one message: 8 an address family and transport, and as many reflexive ones.
+pub const MAX_CANDIDATES: usize = 32;
+/// The most peers that one node may ask about: its forwards, with room for sessions that others began.
+pub const MAX_PEERS: usize = 1024;
