@@ -1,12 +1,12 @@
 //! Small files, read with reasons that a person can act on, and written whole or not at all.
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use inp2p_driver::net::Store;
-use inp2p_driver::os::FileStore;
+use inp2p_driver::os::{FileStore, replace_file};
 use tracing::warn;
 use zeroize::Zeroizing;
 
@@ -22,9 +22,8 @@ pub(crate) fn folder(path: &Path) -> PathBuf {
 
 /// Replaces the file at `path`, mode 0600.
 pub(crate) fn save(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    let refused = |reason: String| Failure::Usage(format!("cannot write {}: {reason}", path.display()));
-    let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| refused("not a file name".to_owned()))?;
-    FileStore::new(folder(path)).save(name, content).map_err(|error| refused(reason(&error)))
+    replace_file(path, content)
+        .map_err(|error| Failure::Usage(format!("cannot write {}: {}", path.display(), reason(&error))))
 }
 
 /// Reads a file that a flag names.
@@ -45,11 +44,12 @@ pub(crate) fn read_secret(flag: &str, path: &Path) -> Result<Zeroizing<String>, 
         .map_err(|_| Failure::Usage(format!("-{flag}: {} is not UTF-8 text", path.display())))
 }
 
-/// Makes the folder that a flag names, for its owner only; one that is there stays as it is.
-pub(crate) fn make_folder(flag: &str, path: &Path) -> Result<(), Failure> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
-        Failure::Usage(format!("-{flag}: cannot make the folder {}: {}", path.display(), reason(&error)))
-    })
+/// The small files of `folder`, which is made for its owner only where it is missing. `flag` names it.
+pub(crate) fn store(flag: &str, folder: PathBuf) -> Result<Arc<FileStore>, Failure> {
+    let shown = folder.display().to_string();
+    FileStore::open(folder)
+        .map(Arc::new)
+        .map_err(|error| Failure::Usage(format!("-{flag}: cannot make the folder {shown}: {}", reason(&error))))
 }
 
 /// Says so where others on this machine can read a file that holds a secret.

@@ -8,19 +8,20 @@ use futures_util::future::{Either, select};
 use inp2p_core::agent::io::Exit;
 use inp2p_driver::net::{Net, TimerIo};
 use inp2p_driver::setup::{AgentSetup, Ports, ServerSetup};
+use inp2p_runtime_tokio::TokioNet;
 use tracing::info;
 
 use crate::cli::given::Given;
 use crate::failure::Failure;
 use crate::signals::Stop;
 
-/// The net of the runtime that is compiled in.
-pub(crate) type OsNet = inp2p_runtime_tokio::OsNet;
+/// The runtime that is compiled in.
+pub(crate) const RUNTIME: &str = "tokio";
 
 /// The name of the runtime that `-runtime` asks for.
 pub(crate) fn runtime(given: Given<'_>) -> Result<&'static str, Failure> {
     match given.parsed::<String>("runtime")?.as_deref() {
-        None | Some("tokio") => Ok("tokio"),
+        None | Some(RUNTIME) => Ok(RUNTIME),
         Some(name @ ("smol" | "async-std")) => {
             Err(Failure::Usage(format!("-runtime {name} is not compiled into this program: use tokio")))
         }
@@ -31,7 +32,7 @@ pub(crate) fn runtime(given: Given<'_>) -> Result<&'static str, Failure> {
 /// Runs `main` on the runtime, with a worker a core, to its end.
 pub(crate) fn on_runtime<M, F, T>(main: M) -> Result<T, Failure>
 where
-    M: FnOnce(OsNet) -> F,
+    M: FnOnce(TokioNet) -> F,
     F: Future<Output = Result<T, Failure>>,
 {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);

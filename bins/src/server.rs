@@ -4,10 +4,8 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use inp2p_core::tunnel::Cidr;
-use inp2p_driver::os::FileStore;
 use inp2p_driver::setup::ServerSetup;
 use tracing::{info, warn};
 
@@ -51,7 +49,6 @@ fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {
     let trusted_proxies = given.list::<Cidrs>("trusted-proxy")?.into_iter().flat_map(|cidrs| cidrs.0).collect();
     warn_of_what_is_not_there(given)?;
     let data = given.path("data").unwrap_or_else(|| PathBuf::from("inp2ps-data"));
-    files::make_folder("data", &data)?;
     Ok(ServerSetup {
         users,
         bind: given.parsed::<Address>("bind")?.map(|address| address.0),
@@ -61,7 +58,7 @@ fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {
         trusted_proxies,
         tls,
         software: VERSION,
-        store: Arc::new(FileStore::new(data)),
+        store: files::store("data", data)?,
     })
 }
 

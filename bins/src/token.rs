@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Read};
 use std::str::FromStr;
 
-use inp2p_core::auth::Token;
+use inp2p_core::auth::{BadToken, Token};
 use inp2p_core::ids::UserName;
+use inp2p_core::rng::Rng;
 use zeroize::Zeroizing;
 
 use crate::cli::given::{Given, Source};
@@ -83,7 +84,7 @@ pub(crate) fn own(given: Given<'_>, user: &UserName) -> Result<Option<(Token, bo
         _ if !given.has("user") => {
             return Err(Failure::Usage(format!("{source} needs -user: the token is made of both")));
         }
-        _ => Token::from_password(user.as_str(), line(&content)).map_err(|error| at(&error))?,
+        _ => Token::derive(user.as_str(), line(&content)).map_err(|error| at(&error))?,
     };
     Ok(Some((token, false)))
 }
@@ -103,7 +104,7 @@ fn one_of<'n>(given: Given<'_>, names: &[&'n str]) -> Result<Option<(&'n str, So
 /// The `token` subcommand: prints a token.
 pub(crate) fn main(given: Given<'_>, user: Option<&std::ffi::OsStr>) -> Result<(), Failure> {
     if given.switch("random")? == Some(true) {
-        output::result(random()?.reveal().as_str());
+        output::result(random()?.reveal());
         return Ok(());
     }
     let user = user.and_then(|user| user.to_str()).ok_or_else(|| {
@@ -111,8 +112,8 @@ pub(crate) fn main(given: Given<'_>, user: Option<&std::ffi::OsStr>) -> Result<(
     })?;
     let user: UserName = user.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
     let password = password(&user)?;
-    let token = Token::from_password(user.as_str(), &password).map_err(|error| Failure::Usage(error.to_string()))?;
-    output::result(token.reveal().as_str());
+    let token = Token::derive(user.as_str(), &password).map_err(|error| Failure::Usage(error.to_string()))?;
+    output::result(token.reveal());
     Ok(())
 }
 
@@ -136,14 +137,11 @@ fn password(user: &UserName) -> Result<Zeroizing<String>, Failure> {
     Ok(password)
 }
 
-/// 64 random bits. Zero is no token.
-fn random() -> Result<Token, Failure> {
-    loop {
-        let bits = getrandom::u64().map_err(|error| Failure::Failed(format!("no randomness: {error}")))?;
-        if let Ok(token) = bits.to_string().parse() {
-            return Ok(token);
-        }
-    }
+/// 64 random bits.
+pub(crate) fn random() -> Result<Token, Failure> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(|error| Failure::Failed(format!("no randomness: {error}")))?;
+    Ok(Token::random(&mut Rng::new(*seed)))
 }
 
 /// The first line, without its end.

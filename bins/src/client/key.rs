@@ -20,16 +20,15 @@ pub(super) fn load_or_make(store: &dyn Store, folder: &Path) -> Result<Identity,
     })?;
     if let Some(content) = content {
         let content = Zeroizing::new(content);
-        return Identity::from_file(&content).map_err(|error| {
-            Failure::Usage(format!(
-                "the node key {shown} is malformed ({error}): restore it from a copy, or remove it to get a new \
-                 identity, which the server's admin then has to admit"
-            ))
+        // What is no UTF-8 is no key either; the machine-readable reason is in the error.
+        let text = std::str::from_utf8(&content).unwrap_or("?");
+        return Identity::from_file(text).map_err(|error| {
+            Failure::Usage(format!("node key {shown}: {error}"))
         });
     }
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(|error| Failure::Failed(format!("no randomness for a node key: {error}")))?;
-    let identity = Identity::from_seed(&seed);
+    let identity = Identity::from_seed(*seed);
     let content = Zeroizing::new(identity.to_file());
     store.save(FILE, content.as_bytes()).map_err(|error| {
         Failure::Usage(format!(
@@ -37,7 +36,7 @@ pub(super) fn load_or_make(store: &dyn Store, folder: &Path) -> Result<Identity,
             files::reason(&error)
         ))
     })?;
-    info!(file = %shown, key = %identity.public_key(), "made a node key: keep it, it is this node's identity");
+    info!(file = %shown, key = %identity.public(), "made a node key: keep it, it is this node's identity");
     Ok(identity)
 }
 

@@ -5,15 +5,18 @@ mod settings;
 pub mod status;
 mod table;
 
+pub(crate) use settings::relay_status;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::ArgMatches;
-use tracing::info;
+use tracing::{Level, info};
 
 use crate::cli::given::Given;
 use crate::cli::{self, Parsed, commands};
 use crate::failure::Failure;
+use crate::logs::Threshold;
 use crate::signals::Stop;
 use crate::{demo, files, logs, run, token};
 
@@ -22,7 +25,9 @@ pub(crate) fn main(argv: impl IntoIterator<Item = OsString>) -> Result<(), Failu
     let Parsed::Run(matches) = cli::parse(commands::inp2pc(), argv)? else { return Ok(()) };
     let environment = |name: &str| std::env::var_os(name);
     let given = Given::new(&matches, &environment);
-    logs::start(given.parsed("log-level")?.unwrap_or_default(), given.parsed("log-format")?.unwrap_or_default());
+    // The demo's results are for people: the nodes' own news would stand between them.
+    let level = if matches.subcommand_name() == Some("demo") { Threshold(Level::WARN) } else { Threshold::default() };
+    logs::start(given.parsed("log-level")?.unwrap_or(level), given.parsed("log-format")?.unwrap_or_default());
     match matches.subcommand() {
         None => forward(given),
         Some(("status", inner)) => status::main(given.within(inner), &control(given.within(inner))),

@@ -1,7 +1,6 @@
 //! Flags, environment, configuration file and defaults, in this order, made into one setup.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use inp2p_core::agent::{AgentConfig, PushPolicy};
 use inp2p_core::auth::Token;
@@ -9,7 +8,6 @@ use inp2p_core::ids::{NodeName, UserName};
 use inp2p_core::path::{Rung, RungSet};
 use inp2p_core::status::RelayStatus;
 use inp2p_core::tunnel::{Allow, AllowRule, ForwardRule};
-use inp2p_driver::os::FileStore;
 use inp2p_driver::setup::{AgentSetup, RelaySetup};
 use tracing::warn;
 
@@ -33,7 +31,7 @@ pub(super) fn read(given: Given<'_>) -> Result<AgentSetup, Failure> {
     warn_of_what_is_not_there(given, &config)?;
 
     let folder = files::folder(&path);
-    let store = Arc::new(FileStore::new(folder.clone()));
+    let store = files::store("config", folder.clone())?;
     let identity = key::load_or_make(&*store, &folder)?;
     if anew {
         let token = required.token_is_written.then(|| StoredToken(required.token.clone()));
@@ -56,16 +54,7 @@ pub(super) fn read(given: Given<'_>) -> Result<AgentSetup, Failure> {
         runtime: runtime.to_owned(),
         server_address: address(&required.host, required.port),
         tls: !required.insecure,
-        relay: RelayStatus {
-            enabled: relay.enabled,
-            super_relay: relay.super_relay,
-            port: relay.port,
-            reachable: false,
-            reason: relay.enabled.then(|| NO_RELAY_YET.to_owned()),
-            sessions: 0,
-            bytes: 0,
-            limit_mbps: relay.bandwidth_mbps,
-        },
+        relay: relay_status(relay),
     };
     Ok(AgentSetup {
         agent,
@@ -156,6 +145,20 @@ fn relay(config: &Config) -> RelaySetup {
         super_relay,
         port: config.relay.port.unwrap_or(RELAY_PORT),
         bandwidth_mbps: config.relay.bandwidth_mbps.unwrap_or(RELAY_MBPS),
+    }
+}
+
+/// What `status` shows of the relay before it serves.
+pub(crate) fn relay_status(relay: RelaySetup) -> RelayStatus {
+    RelayStatus {
+        enabled: relay.enabled,
+        super_relay: relay.super_relay,
+        port: relay.port,
+        reachable: false,
+        reason: relay.enabled.then(|| NO_RELAY_YET.to_owned()),
+        sessions: 0,
+        bytes: 0,
+        limit_mbps: relay.bandwidth_mbps,
     }
 }
 

@@ -19,7 +19,7 @@ impl fmt::Debug for StoredToken {
 
 impl Serialize for StoredToken {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.reveal())
+        serializer.collect_str(&self.0.reveal())
     }
 }
 
@@ -40,7 +40,7 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<StoredToken, E> {
-        text.parse().map(StoredToken).map_err(|error| E::custom(format!("\"token\" is {error}")))
+        text.parse().map(StoredToken).map_err(|error| E::custom(error))
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<StoredToken, E> {
