@@ -39,8 +39,10 @@ pub struct Caps {
     pub nodes: usize,
     /// Names that have a key pinned, those of nodes that are offline included.
     pub pins: usize,
-    /// Attempts that are remembered at once.
+    /// Attempts that may still be joined.
     pub attempts: usize,
+    /// Peers that nodes want to hear of, over all nodes.
+    pub interests: usize,
 }
 
 impl Default for Caps {
@@ -56,6 +58,8 @@ impl Default for Caps {
             pins: 100_000,
             // Twice the nodes: an attempt lives for seconds, and nodes reach for few peers at a time.
             attempts: 40_000,
+            // Sixteen a node; each is two entries in maps, 64 MiB in all with short names.
+            interests: 320_000,
         }
     }
 }
