@@ -11,7 +11,7 @@ use crate::output;
 
 /// How logs look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     #[default]
     Text,
@@ -33,11 +33,11 @@ impl FromStr for Format {
 /// A name that is no log format's.
 #[derive(Debug, thiserror::Error)]
 #[error("use text or json")]
-pub struct BadFormat;
+pub(crate) struct BadFormat;
 
 /// The least severe level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Threshold(pub Level);
+pub(crate) struct Threshold(pub(crate) Level);
 
 impl Default for Threshold {
     fn default() -> Self {
@@ -63,10 +63,10 @@ impl FromStr for Threshold {
 /// A name that is no log level's.
 #[derive(Debug, thiserror::Error)]
 #[error("use error, warn, info, debug or trace")]
-pub struct BadLevel;
+pub(crate) struct BadLevel;
 
 /// Starts to log. Called once; a second call changes nothing.
-pub fn start(threshold: Threshold, format: Format) {
+pub(crate) fn start(threshold: Threshold, format: Format) {
     let builder = tracing_subscriber::fmt()
         .with_max_level(threshold.0)
         .with_writer(Lines)

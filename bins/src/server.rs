@@ -9,7 +9,7 @@ use inp2p_core::tunnel::Cidr;
 use inp2p_driver::setup::ServerSetup;
 use tracing::{info, warn};
 
-use crate::cli::given::{Given, Mbps, Port};
+use crate::cli::given::{Given, Mbps};
 use crate::cli::{self, Parsed, commands};
 use crate::client::user_argument;
 use crate::failure::Failure;
@@ -38,7 +38,7 @@ fn serve(given: Given<'_>) -> Result<(), Failure> {
 }
 
 fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {
-    let port = |name, default| Ok(given.parsed::<Port>(name)?.map_or(default, |port| port.0));
+    let port = |name, default| given.port(name).map(|port| port.unwrap_or(default));
     let users = token::users(given)?;
     let tls = match (given.path("tls-cert"), given.path("tls-key")) {
         (None, None) => None,

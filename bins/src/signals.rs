@@ -9,11 +9,11 @@ use signal_hook::iterator::Signals;
 
 /// Tells of the first signal.
 #[derive(Debug)]
-pub struct Stop(oneshot::Receiver<()>);
+pub(crate) struct Stop(oneshot::Receiver<()>);
 
 impl Stop {
     /// Watches for signals from now on, in a thread of its own that belongs to no runtime.
-    pub fn watch() -> io::Result<Self> {
+    pub(crate) fn watch() -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let (first, asked) = oneshot::channel();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -32,7 +32,7 @@ impl Stop {
     }
 
     /// Waits for the first signal. May be dropped and called again.
-    pub async fn asked(&mut self) {
+    pub(crate) async fn asked(&mut self) {
         // An error says that the watching thread is gone, which has no end but the process's.
         let _ = (&mut self.0).await;
     }

@@ -1,9 +1,9 @@
 //! Which flags and subcommands the two programs have. Names and defaults are pinned: people and scripts
 //! use them. The values are read as text here; [`super::given`] gives them their types.
 
-use clap::{Arg, ArgAction, Command, value_parser};
-
 use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, Command, value_parser};
 
 /// The client's command line.
 pub fn inp2pc() -> Command {
@@ -19,12 +19,14 @@ pub fn inp2pc() -> Command {
         .after_help(format!(
             "A forward: inp2pc -serverhost your-server.com -node nodeA -token-file token -forward 2222:nodeB:22\n\n{NOTES}"
         ));
-    heading(command, "Server and node", [
+    // The order in which flags are added is that of the help.
+    command
+    .args(in_group("Server and node", [
         value("serverhost", "HOST", "The server's name or address (required)"),
         value("serverport", "PORT", "The server's port [27183]"),
         value("node", "NAME", "This node's unique name, of A-Z a-z 0-9 . _ - (required)"),
         value("user", "NAME", "The user that the node belongs to [default]"),
-    ])
+    ]))
     .args(in_group("Token: one of these is required", [
         value("token-file", "FILE", "File that holds the token: keeps it out of the process list"),
         value("token", "TOKEN", "The token, the same number as on the server, not 0"),
@@ -69,10 +71,11 @@ pub fn inp2ps() -> Command {
         .subcommand(token())
         .subcommand(version())
         .after_help(NOTES);
-    heading(command, "Tokens: at least one is required", [
+    command
+    .args(in_group("Tokens: at least one is required", [
         value("token-file", "FILE", "File of tokens, one a line, as for -token: keeps them out of the process list"),
         many("token", "[NAME=]TOKEN", "A user's token, not 0; one without a name is for the user default; repeatable"),
-    ])
+    ]))
     .args(in_group("Ports", [
         value("bind", "ADDRESS", "Listen address [all, IPv4 and IPv6]"),
         value("ws-port", "PORT", "TCP: signalling and REST, with TLS and without [27183]"),
@@ -95,29 +98,21 @@ pub fn inp2ps() -> Command {
     .args(in_group("Program", general()))
 }
 
-/// What the two command lines have in common. The order in which flags are added is that of the help.
+/// What the two command lines have in common.
 fn program(name: &'static str, about: &'static str) -> Command {
     Command::new(name)
         .about(about)
         .disable_version_flag(true)
         .disable_help_subcommand(true)
         .args_override_self(true)
-        .subcommand_precedence_over_arg(true)
-        .arg(
-            Arg::new("version")
-                .long("version")
-                .action(ArgAction::SetTrue)
-                .help("Print the version")
-                .help_heading("Program")
-                .display_order(LAST),
-        )
 }
 
-fn general() -> [Arg; 3] {
+fn general() -> [Arg; 4] {
     [
         value("runtime", "NAME", "Async runtime: tokio; smol and async-std where compiled in [tokio]"),
         value("log-level", "LEVEL", "error, warn, info, debug, trace [info]").global(true),
         value("log-format", "FORMAT", "text, json [text]").global(true),
+        Arg::new("version").long("version").action(ArgAction::SetTrue).help("Print the version"),
     ]
 }
 
@@ -130,10 +125,6 @@ fn token() -> Command {
 
 fn version() -> Command {
     Command::new("version").about("Print the version")
-}
-
-fn heading<const N: usize>(command: Command, heading: &'static str, arguments: [Arg; N]) -> Command {
-    command.args(in_group(heading, arguments))
 }
 
 fn in_group<const N: usize>(heading: &'static str, arguments: [Arg; N]) -> [Arg; N] {
@@ -169,9 +160,6 @@ Each flag but -h and -version has an environment variable: -ws-port is INP2P_WS_
 flags are separated by spaces there. A flag goes before the environment, the environment before the
 configuration file, the file before the default (in brackets).
 Exit codes: 0 ended as asked, 1 failed while running, 2 wrong usage or configuration.";
-
-/// Behind every other flag in the help.
-const LAST: usize = 999;
 
 #[cfg(test)]
 mod tests {

@@ -88,6 +88,11 @@ impl<'a> Given<'a> {
         Ok(self.parsed::<Switch>(name)?.map(|switch| switch.0))
     }
 
+    /// A port.
+    pub fn port(&self, name: &str) -> Result<Option<u16>, Failure> {
+        Ok(self.parsed::<Port>(name)?.map(|port| port.0))
+    }
+
     fn flags(&self, name: &str) -> impl Iterator<Item = OsString> + use<'a> {
         let values = self.matches.try_get_raw(name).ok().flatten();
         values.into_iter().flatten().map(OsString::from)

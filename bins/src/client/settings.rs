@@ -13,8 +13,8 @@ use tracing::warn;
 
 use super::{config_file, control, key};
 use crate::VERSION;
-use crate::cli::given::{Given, Mbps, Port};
-use crate::config::{Config, Forward, KeyText, PeerKey, StoredToken, Text};
+use crate::cli::given::{Given, Mbps};
+use crate::config::{Config, Forward, KeyText, PeerKey, Relay, StoredToken, Text};
 use crate::failure::Failure;
 use crate::{files, run, token};
 
@@ -35,7 +35,7 @@ pub(super) fn read(given: Given<'_>) -> Result<AgentSetup, Failure> {
     let identity = key::load_or_make(&*store, &folder)?;
     if anew {
         let token = required.token_is_written.then(|| StoredToken(required.token.clone()));
-        Config { token, ..config.clone() }.save(&path)?;
+        Config { token, ..whole(&config) }.save(&path)?;
     }
 
     let relay = relay(&config);
@@ -102,9 +102,8 @@ fn required(given: Given<'_>, config: &Config) -> Result<Required, Failure> {
 
 /// The file with whatever flags and environment say in its stead.
 fn overlay(given: Given<'_>, mut config: Config) -> Result<Config, Failure> {
-    let port = |name: &str| Ok(given.parsed::<Port>(name)?.map(|port| port.0));
     replace(&mut config.server.host, given.parsed::<String>("serverhost")?);
-    replace(&mut config.server.port, port("serverport")?.or(config.server.port.is_none().then_some(SERVER_PORT)));
+    replace(&mut config.server.port, given.port("serverport")?);
     replace(&mut config.server.insecure, given.switch("insecure")?);
     replace(&mut config.server.ca, given.parsed::<String>("server-ca")?);
     replace(&mut config.server.key, given.parsed::<KeyText>("server-key")?);
@@ -112,9 +111,9 @@ fn overlay(given: Given<'_>, mut config: Config) -> Result<Config, Failure> {
     replace(&mut config.user, given.parsed::<UserName>("user")?);
     replace(&mut config.relay.enabled, given.switch("relay")?);
     replace(&mut config.relay.super_relay, given.switch("super")?);
-    replace(&mut config.relay.port, port("relay-port")?);
+    replace(&mut config.relay.port, given.port("relay-port")?);
     replace(&mut config.relay.bandwidth_mbps, given.parsed::<Mbps>("bw")?.map(|bandwidth| bandwidth.0));
-    replace(&mut config.p2p_port, port("p2p-port")?);
+    replace(&mut config.p2p_port, given.port("p2p-port")?);
     replace(&mut config.push, given.parsed::<Text<PushPolicy>>("push")?);
     replace(&mut config.rungs, given.parsed::<Rungs>("rungs")?.map(|rungs| rungs.0));
     let forwards = given.list::<ForwardRule>("forward")?;
@@ -129,6 +128,22 @@ fn overlay(given: Given<'_>, mut config: Config) -> Result<Config, Failure> {
         config.peer_keys.insert(pin.peer, pin.key);
     }
     Ok(config)
+}
+
+/// The file that says all that is in force, so that a reader sees what can be changed.
+fn whole(config: &Config) -> Config {
+    let mut whole = config.clone();
+    let relay = relay(config);
+    whole.server.port.get_or_insert(SERVER_PORT);
+    whole.server.insecure.get_or_insert(false);
+    whole.relay = Relay {
+        enabled: Some(relay.enabled),
+        super_relay: Some(relay.super_relay),
+        port: Some(relay.port),
+        bandwidth_mbps: Some(relay.bandwidth_mbps),
+    };
+    whole.rungs.get_or_insert_with(|| Rung::ALL.to_vec());
+    whole
 }
 
 fn replace<T>(value: &mut Option<T>, by: Option<T>) {
@@ -172,7 +187,7 @@ fn allow(config: &Config) -> Allow {
 /// What this version accepts and does not do gets one line each: never silence.
 fn warn_of_what_is_not_there(given: Given<'_>, config: &Config) -> Result<(), Failure> {
     for flag in ["stun-udp1", "stun-udp2", "stun-tcp1", "stun-tcp2"] {
-        if given.parsed::<Port>(flag)?.is_some() {
+        if given.port(flag)?.is_some() {
             warn!("-{flag} has no effect yet: this version does not probe NATs");
         }
     }
