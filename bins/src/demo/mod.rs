@@ -59,7 +59,10 @@ async fn demo<N: Net>(net: N, mut stop: Stop) -> Result<(), Failure> {
 
     let moved = match select(pin!(show(&net, at, &nodes)), pin!(stop.asked())).await {
         Either::Left((moved, _)) => moved,
-        Either::Right(_) => Err(Failure::failed("interrupted")),
+        Either::Right(_) => {
+            output::complain("inp2pc", "interrupted");
+            Ok(())
+        }
     };
 
     nodes.iter().for_each(AgentHandle::shutdown);

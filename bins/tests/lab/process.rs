@@ -43,8 +43,14 @@ impl Program {
 
     /// The first line of stderr that holds `needle`, once it is there.
     pub(crate) fn wait_for_log(&self, needle: &str) -> String {
-        let find = || self.lines.lock().unwrap().iter().find(|line| line.contains(needle)).cloned();
-        poll(DEADLINE, find).unwrap_or_else(|| panic!("{}: no {needle:?} in its log:\n{}", self.name, self.log()))
+        let find = || {
+            // A program that has ended will not write it any more: its stderr is gathered to the end then.
+            let ended = Arc::strong_count(&self.lines) == 1;
+            let line = self.lines.lock().unwrap().iter().find(|line| line.contains(needle)).cloned();
+            if line.is_some() || ended { Some(line) } else { None }
+        };
+        let line = poll(DEADLINE, find).flatten();
+        line.unwrap_or_else(|| panic!("{}: no {needle:?} in its log:\n{}", self.name, self.log()))
     }
 
     /// Its exit code, once it has ended by itself.
