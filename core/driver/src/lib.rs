@@ -4,4 +4,13 @@
 //! and tells them what came of it. It sees the world through [`net::Net`] alone, so that the same loops run
 //! on tokio, on smol and in the simulator.
 
+pub mod agent;
+mod exact;
+mod forward;
+mod meter;
 pub mod net;
+mod peers;
+pub mod server;
+mod session;
+pub mod setup;
+mod stun;
