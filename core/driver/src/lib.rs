@@ -7,3 +7,4 @@
 pub mod compat;
 pub mod net;
 pub mod os;
+pub mod testkit;
