@@ -6,4 +6,5 @@
 
 pub mod compat;
 pub mod net;
-pub mod web;
+pub mod os;
+pub mod testkit;
