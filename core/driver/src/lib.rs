@@ -8,3 +8,4 @@ pub mod compat;
 pub mod net;
 pub mod os;
 pub mod testkit;
+pub mod web;
