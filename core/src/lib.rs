@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod auth;
+mod due;
 pub mod ids;
 pub mod link;
 pub mod mux;

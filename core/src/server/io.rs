@@ -38,6 +38,8 @@ pub enum Input<'a> {
     },
     /// Nothing but time: a deadline may have come.
     Tick,
+    /// End in order: all connections are closed, and what is not saved yet is.
+    Shutdown,
 }
 
 /// What the driver has to do.
