@@ -172,13 +172,11 @@ async fn connection<N: Net>(shared: Arc<Shared<N>>, stream: N::Stream, address: 
     let stream = Compat::with_prefix(stream.into_inner().0, first.to_vec());
     let slot = Arc::new(slot);
     match First::from(first) {
-        First::Tls => {
-            match by(net, net.now() + HANDSHAKE_TIME, shared.tls.accept(stream)).await {
-                Ok(Ok(stream)) => requests(&shared, stream, Peer { address, tls: true, slot }).await,
-                Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
-                Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
-            }
-        }
+        First::Tls => match by(net, net.now() + HANDSHAKE_TIME, shared.tls.accept(stream)).await {
+            Ok(Ok(stream)) => requests(&shared, stream, Peer { address, tls: true, slot }).await,
+            Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
+        },
         First::Http => requests(&shared, stream, Peer { address, tls: false, slot }).await,
         // The server's relay is the last rung; without it the preface is refused like any other byte.
         First::Relay | First::Other => {
