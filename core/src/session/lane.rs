@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::control::{self, Control, Reader};
 use super::nomination::Nomination;
 use super::{Ending, LinkId};
-use crate::mux::{Decoder, Frame, HEADER, encode_data, encode_ping, encode_pong};
+use crate::mux::{Decoder, Frame};
 
 /// One link's lane.
 #[derive(Debug)]
@@ -71,25 +71,27 @@ impl Lane {
     /// Fills `out` with what this link itself has to say; the number of bytes.
     pub(super) fn fill(&mut self, now: Instant, out: &mut [u8]) -> usize {
         let mut n = 0;
-        if let Some(payload) = self.pong {
-            let done = encode_pong(payload, &mut out[n..]);
-            if done > 0 {
-                self.pong = None;
-                n += done;
+        let mut put = |frame: Frame<'_>, n: &mut usize| match frame.encode(&mut out[*n..]) {
+            Some(done) => {
+                *n += done;
+                true
             }
+            None => false,
+        };
+        if let Some(payload) = self.pong
+            && put(Frame::Pong(payload), &mut n)
+        {
+            self.pong = None;
         }
-        if self.life.wants_ping {
-            let done = encode_ping(self.life.payload(), &mut out[n..]);
-            if done > 0 {
-                self.life.pinged(now);
-                n += done;
+        if self.life.wants_ping && put(Frame::Ping(self.life.payload()), &mut n) {
+            self.life.pinged(now);
+        }
+        while let Some(rest) = self.control.get(self.written..).filter(|rest| !rest.is_empty()) {
+            let part = rest.len().min(CONTROL_PART);
+            if !put(Frame::Data { stream: 0, bytes: &rest[..part], fin: false }, &mut n) {
+                break;
             }
-        }
-        while self.written < self.control.len() && out.len() - n > HEADER {
-            let rest = &self.control[self.written..];
-            let room = (out.len() - n - HEADER).min(rest.len()).min(usize::from(u16::MAX));
-            n += encode_data(0, &rest[..room], false, &mut out[n..]);
-            self.written += room;
+            self.written += part;
         }
         if self.written == self.control.len() && self.written > 0 {
             self.control = Vec::new();
@@ -249,6 +251,8 @@ impl Life {
     }
 }
 
+/// Stream 0 goes out in frames of this size at most: several fit a record, and none is starved.
+const CONTROL_PART: usize = 4096;
 /// Silence that makes a link with outstanding bytes suspect.
 const SUSPECT: Duration = Duration::from_secs(1);
 /// An active link is dead after as much more: two retransmissions of TCP or QUIC would have come through.

@@ -34,26 +34,8 @@ use self::nomination::{Nomination, Note};
 use crate::agent::io::SessionNews;
 use crate::ids::{AttemptId, PublicKey};
 use crate::link::{LinkError, LinkKeys, MAX_RECORD, Preface, Role, TcpLink};
-use crate::mux::{Mux, Violation};
+use crate::mux::{self, Mux, Violation};
 use crate::path::Rung;
-
-/// Why a stream was reset, as the u16 of an RST frame says it.
-pub mod code {
-    /// The target could not be reached: refused, timed out, no such host.
-    pub const TARGET: u16 = 1;
-    /// The node's `allow` policy does not let its peers dial that target.
-    pub const NOT_ALLOWED: u16 = 2;
-    /// The local program, or the target, reset its connection.
-    pub const ABORTED: u16 = 3;
-    /// No link came back in time.
-    pub const NO_LINK: u16 = 4;
-    /// The peer's process is another one than before.
-    pub const PEER_RESTARTED: u16 = 5;
-    /// The node is stopping.
-    pub const LEAVING: u16 = 6;
-    /// A cap was reached: streams or dials.
-    pub const BUSY: u16 = 7;
-}
 
 /// A link of this session, named by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -335,7 +317,8 @@ impl Session {
         })
     }
 
-    /// Leaves in order: tells the peer and ends all streams. The links close when the driver drops them.
+    /// Leaves in order: tells the peer. The driver resets what streams are left, lets the links take what
+    /// there is to send, and drops them.
     pub fn leave(&mut self, reason: &str) {
         let goaway = Control::Goaway { reason: reason.to_owned() };
         for slot in &mut self.links {
@@ -343,7 +326,6 @@ impl Session {
                 open.lane.say(&goaway);
             }
         }
-        self.nomination.reset_all(code::LEAVING, reason);
     }
 
     /// When [`Self::tick`] is due, and why.
@@ -357,11 +339,13 @@ impl Session {
             None => (run.expiry(), "session: attempt forgotten"),
         });
         let down = self.down_since.map(|since| (since + PATIENCE, "session: streams waited in vain for a link"));
-        links.chain(runs).chain(down).min()
+        let mux = self.nomination.mux.deadline();
+        links.chain(runs).chain(down).chain(mux).min()
     }
 
     /// Lets time pass.
     pub fn tick(&mut self, now: Instant) {
+        self.nomination.mux.tick(now);
         let mut dead: SmallVec<[(LinkId, String); 4]> = SmallVec::new();
         for slot in &mut self.links {
             let current = self.nomination.current() == Some(slot.id);
@@ -388,7 +372,7 @@ impl Session {
         self.runs = runs;
         if self.down_since.is_some_and(|since| now >= since + PATIENCE) {
             self.down_since = None;
-            self.nomination.reset_all(code::NO_LINK, "no link to the peer for 30 s");
+            self.nomination.reset_all(mux::code::NO_LINK, "no link to the peer for 30 s");
         }
     }
 

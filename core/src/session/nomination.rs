@@ -13,9 +13,9 @@ use serde_bytes::ByteArray;
 use smallvec::SmallVec;
 
 use super::control::{Control, Hello};
-use super::{Ending, LinkId, code};
+use super::{Ending, LinkId};
 use crate::link::Role;
-use crate::mux::{Config, Frame, Mux, Side};
+use crate::mux::{Config, Frame, Mux, Side, code};
 
 /// The session's state that all its links share.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Nomination {
         self.mux.detach();
     }
 
-    /// Ends all streams, here at once and there as soon as a link lets them know.
+    /// Ends all streams here; the peer learns of it with the next link, if there is one.
     pub(super) fn reset_all(&mut self, code: u16, text: &str) {
         self.mux.reset_all(code, text);
     }
@@ -209,7 +209,7 @@ impl Nomination {
         self.epoch = 0;
         self.carrying = Carrying::Nothing;
         self.mux.detach();
-        self.mux.renew(code::PEER_RESTARTED, "the peer has restarted");
+        self.mux.restart(code::RESTARTED, "the peer has restarted");
     }
 
     /// Falls silent, says where this side stands, and waits for the other's word.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use inp2p_core::mux::{Key, Mux};
-use inp2p_core::session::code;
+use inp2p_core::mux::code;
 
 use super::ready::ReadySet;
 use crate::meter::ForwardMeter;
@@ -69,7 +69,7 @@ impl<S: StreamIo> Flow<S> {
         meter: Option<Arc<ForwardMeter>>,
         ready: &Arc<ReadySet>,
     ) -> Self {
-        let (read, write) = bits(key.slot());
+        let (read, write) = bits(key.index());
         let side = |bit| Side { state: SideState::Ready, waker: ready.waker(bit) };
         if let Some(meter) = &meter {
             meter.opened();

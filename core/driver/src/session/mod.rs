@@ -21,8 +21,8 @@ use futures_util::StreamExt as _;
 use inp2p_core::agent::io::SessionNews;
 use inp2p_core::ids::{PeerName, PublicKey};
 use inp2p_core::link::{LinkKeys, Preface};
-use inp2p_core::mux::{Config, Event, Key, Protocol};
-use inp2p_core::session::{Action, Attempt, LinkId, Session, SessionConfig, code};
+use inp2p_core::mux::{Config, Event, Key, Protocol, code};
+use inp2p_core::session::{Action, Attempt, LinkId, Session, SessionConfig};
 use inp2p_core::tunnel::Allow;
 use tracing::{debug, info, warn};
 
@@ -288,7 +288,7 @@ impl<N: Net> Task<N> {
     }
 
     fn add_flow(&mut self, flow: Flow<N::Stream>, until: Instant) {
-        let (slot, key) = (flow.key.slot(), flow.key);
+        let (slot, key) = (flow.key.index(), flow.key);
         self.deadlines.insert((until, slot), key);
         let (read, write) = flows::bits(slot);
         self.ready.set(read);
@@ -300,17 +300,17 @@ impl<N: Net> Task<N> {
     }
 
     fn take_flow(&mut self, key: Key) -> Option<Flow<N::Stream>> {
-        let place = self.flows.get_mut(key.slot())?;
+        let place = self.flows.get_mut(key.index())?;
         let flow = place.take_if(|flow| flow.key == key)?;
         if let Stage::Dialling(until) | Stage::Opening(until) = flow.stage {
-            self.deadlines.remove(&(until, key.slot()));
+            self.deadlines.remove(&(until, key.index()));
         }
         self.open -= 1;
         Some(flow)
     }
 
     fn flow(&mut self, key: Key) -> Option<&mut Flow<N::Stream>> {
-        self.flows.get_mut(key.slot())?.as_mut().filter(|flow| flow.key == key)
+        self.flows.get_mut(key.index())?.as_mut().filter(|flow| flow.key == key)
     }
 
     fn wanted(&mut self) {
@@ -357,7 +357,7 @@ impl<N: Net> Task<N> {
                     core.mux().accept(key);
                 }
                 Poll::Ready(Err(error)) => {
-                    core.mux().reset(key, code::TARGET, &target::explain(&error));
+                    core.mux().reset(key, target::code_of(&error), &target::explain(&error));
                     drop(self.take_flow(key));
                     return true;
                 }
@@ -497,7 +497,7 @@ impl<N: Net> Task<N> {
             match event {
                 Event::Incoming { key, protocol, target } => self.incoming(now, key, protocol, &target),
                 Event::Accepted { key } => {
-                    let slot = key.slot();
+                    let slot = key.index();
                     if let Some(flow) = self.flow(key)
                         && let Stage::Opening(until) = flow.stage
                     {
@@ -506,10 +506,10 @@ impl<N: Net> Task<N> {
                     }
                     more |= self.pump(now, slot);
                 }
-                Event::Readable { key } | Event::Writable { key } => more |= self.pump(now, key.slot()),
+                Event::Readable { key } | Event::Writable { key } => more |= self.pump(now, key.index()),
                 Event::Finished { key } => {
                     let Self { core, flows, .. } = self;
-                    let flow = flows.get_mut(key.slot()).and_then(Option::as_mut);
+                    let flow = flows.get_mut(key.index()).and_then(Option::as_mut);
                     if let (Some(core), Some(flow)) = (core, flow.filter(|flow| flow.key == key)) {
                         flow.finish(core.mux());
                     }
@@ -517,7 +517,7 @@ impl<N: Net> Task<N> {
                 Event::Reset { key, code, text } => {
                     if let Some(flow) = self.take_flow(key) {
                         debug!(peer = %self.peer, code, reason = text, "stream reset");
-                        if flow.stage != Stage::Open && matches!(code, code::TARGET | code::NOT_ALLOWED | code::BUSY) {
+                        if flow.stage != Stage::Open && !matches!(code, code::ABORTED | code::NO_LINK | code::RESTARTED | code::STOPPING) {
                             warn!(peer = %self.peer, reason = text, "connection refused by the peer");
                         }
                         flow.abort(Some(&text));
@@ -534,7 +534,7 @@ impl<N: Net> Task<N> {
     fn incoming(&mut self, now: Instant, key: Key, protocol: Protocol, target: &str) {
         let dialled = match protocol {
             Protocol::Tcp => target::dial(&self.net, &self.common.allow, target),
-            Protocol::Other => Dialled::Refused(code::TARGET, "this version forwards TCP only".to_owned()),
+            Protocol::Other => Dialled::Refused(code::UNSUPPORTED, "this version forwards TCP only".to_owned()),
         };
         if let Dialled::Lookup(lookup) = dialled {
             let (net, common, mut commands) =
@@ -561,7 +561,7 @@ impl<N: Net> Task<N> {
                 info!(peer = %self.peer, reason = text, "refused to connect for the peer");
                 core.mux().reset(key, code, &text);
             }
-            Dialled::Lookup(_) => core.mux().reset(key, code::TARGET, "looked up twice"),
+            Dialled::Lookup(_) => core.mux().reset(key, code::UNREACHABLE, "looked up twice"),
         }
     }
 
@@ -573,6 +573,7 @@ impl<N: Net> Task<N> {
             core.tick(now);
             if self.open == 0 {
                 self.scratch = Vec::new();
+                self.wires.iter_mut().for_each(Wire::relax);
             }
         }
         while let Some(entry) = self.deadlines.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -586,14 +587,26 @@ impl<N: Net> Task<N> {
         }
         match self.leaving {
             Some(until) if self.open == 0 || until <= now => {
-                if let Some(core) = &mut self.core {
-                    core.leave("the node is stopping");
-                }
-                self.transmit(now);
+                self.leave(now);
                 true
             }
             _ => false,
         }
+    }
+
+    /// Ends what is left, and tells the peer as far as its connections take it.
+    fn leave(&mut self, now: Instant) {
+        let reason = "the node is stopping";
+        for flow in &mut self.flows {
+            if let (Some(flow), Some(core)) = (flow.take(), &mut self.core) {
+                core.mux().reset(flow.key, code::STOPPING, reason);
+                flow.abort(Some(reason));
+            }
+        }
+        if let Some(core) = &mut self.core {
+            core.leave(reason);
+        }
+        self.transmit(now);
     }
 
     /// A dial or an opening took too long.
@@ -606,10 +619,10 @@ impl<N: Net> Task<N> {
             Stage::Opening(_) if up => {
                 let until = now + OPENING;
                 flow.stage = Stage::Opening(until);
-                self.deadlines.insert((until, key.slot()), key);
+                self.deadlines.insert((until, key.index()), key);
             }
             Stage::Opening(_) => self.give_up(key, code::NO_LINK, &reason),
-            Stage::Dialling(_) => self.give_up(key, code::TARGET, "the target did not answer in 10 s"),
+            Stage::Dialling(_) => self.give_up(key, code::TIMEOUT, "the target did not answer in 10 s"),
             Stage::Open => {}
         }
     }

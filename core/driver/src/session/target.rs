@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use inp2p_core::session::code;
+use inp2p_core::mux::code;
 use inp2p_core::tunnel::{Allow, Target};
 
 use crate::net::{Net, TcpConfig};
@@ -30,7 +30,7 @@ pub(crate) struct Lookup {
 /// Begins to dial `target`, or says why not.
 pub(crate) fn dial<N: Net>(net: &N, allow: &Allow, target: &str) -> Dialled<N> {
     let Ok(parsed) = target.parse::<Target>() else {
-        return Dialled::Refused(code::TARGET, format!("{target:?} is not HOST:PORT"));
+        return Dialled::Refused(code::UNREACHABLE, format!("{target:?} is not HOST:PORT"));
     };
     let (host, port) = (parsed.host(), parsed.port());
     let by_name = allow.by_name(host, port);
@@ -53,7 +53,7 @@ pub(crate) async fn look_up<N: Net>(net: &N, allow: &Allow, lookup: Lookup) -> D
                 .collect();
             if allowed.is_empty() { forbidden(&format!("{host}:{port}")) } else { connect(net, &allowed) }
         }
-        Err(error) => Dialled::Refused(code::TARGET, format!("{host}: {}", explain(&error))),
+        Err(error) => Dialled::Refused(code::NO_SUCH_HOST, format!("{host}: {}", explain(&error))),
     }
 }
 
@@ -69,16 +69,25 @@ pub(crate) fn explain(error: &io::Error) -> String {
     }
 }
 
+/// The code of a reset that a failed dial gives.
+pub(crate) fn code_of(error: &io::Error) -> u16 {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => code::REFUSED,
+        io::ErrorKind::TimedOut => code::TIMEOUT,
+        _ => code::UNREACHABLE,
+    }
+}
+
 fn connect<N: Net>(net: &N, addresses: &[SocketAddr]) -> Dialled<N> {
-    let mut why = "no address".to_owned();
+    let mut why = (code::NO_SUCH_HOST, "no address".to_owned());
     // Only an address of a family that this host has can be begun at all.
     for address in prefer_v4(addresses) {
         match net.connect(&TcpConfig::default(), address) {
             Ok(stream) => return Dialled::Begun(stream),
-            Err(error) => why = format!("{address}: {}", explain(&error)),
+            Err(error) => why = (code_of(&error), format!("{address}: {}", explain(&error))),
         }
     }
-    Dialled::Refused(code::TARGET, why)
+    Dialled::Refused(why.0, why.1)
 }
 
 /// IPv4 first: what listens on a name's IPv6 address nearly always listens on the other too.

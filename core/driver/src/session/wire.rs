@@ -94,10 +94,6 @@ impl<S: StreamIo> Wire<S> {
                     let used = session.receive(now, self.link, input);
                     self.tail.clear();
                     self.tail.extend_from_slice(input.get(used..).unwrap_or_default());
-                    if self.tail.is_empty() && self.tail.capacity() > 0 && n < free_when_idle() {
-                        // A link that has fallen idle keeps nothing.
-                        self.tail = Vec::new();
-                    }
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => return Err(error.to_string()),
@@ -115,9 +111,6 @@ impl<S: StreamIo> Wire<S> {
                 self.written = 0;
                 session.transmit(now, self.link, &mut self.out, BURST);
                 if self.out.is_empty() {
-                    if self.out.capacity() > 0 && session.is_idle() {
-                        self.out = Vec::new();
-                    }
                     return Ok(false);
                 }
             }
@@ -128,6 +121,15 @@ impl<S: StreamIo> Wire<S> {
             share = share.saturating_sub(n);
         }
         Ok(false)
+    }
+
+    /// Gives back what an idle link does not need.
+    pub(super) fn relax(&mut self) {
+        self.tail.shrink_to_fit();
+        if self.written == self.out.len() {
+            self.out = Vec::new();
+            self.written = 0;
+        }
     }
 
     /// The last words: as much as goes at once, then the connection closes.
@@ -156,10 +158,6 @@ impl<S: StreamIo> Wire<S> {
             Poll::Ready(Err(error)) => Err(error.to_string()),
         }
     }
-}
-
-const fn free_when_idle() -> usize {
-    SCRATCH / 16
 }
 
 /// Room for one read: eight records, so that a fast link costs few system calls, and still in the second-level
