@@ -15,7 +15,7 @@ use futures_util::StreamExt as _;
 use inp2p_core::auth::Identity;
 use inp2p_core::ids::ConnId;
 use inp2p_core::server::io::{Action, AdminError, AdminReply, Input};
-use inp2p_core::server::{PINS_FILE, Server, ServerConfig};
+use inp2p_core::server::{STATE_FILE, Server, ServerConfig};
 use tracing::{error, info, warn};
 
 use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
@@ -69,7 +69,7 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
             .map_err(|error| StartError::Config(error.to_string()))?,
         trusted_proxies: setup.trusted_proxies,
     };
-    let saved = store.load(PINS_FILE).map_err(|error| StartError::Config(format!("{PINS_FILE}: {error}")))?;
+    let saved = store.load(STATE_FILE).map_err(|error| StartError::Config(format!("{STATE_FILE}: {error}")))?;
     let config = ServerConfig::new(setup.users, identity, setup.software);
     let server = Server::new(config, saved.as_deref(), net.seed(), net.now(), net.unix_now())
         .map_err(|error| StartError::Config(error.to_string()))?;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_channel::oneshot;
-use inp2p_core::stun::respond;
+use inp2p_core::stun::server::respond;
 use tracing::{debug, warn};
 
 use crate::exact::{read_exact, write_all};

@@ -117,8 +117,11 @@ impl<S: StreamIo> Flow<S> {
             if share == 0 {
                 return Ok(true);
             }
-            let [front, back] = mux.space(self.key, share);
-            let offered = front.len() + back.len();
+            let [front, back] = mux.space(self.key);
+            let in_front = front.len().min(share);
+            let in_back = back.len().min(share - in_front);
+            let (front, back) = (&mut front[..in_front], &mut back[..in_back]);
+            let offered = in_front + in_back;
             let mut bufs = [IoSliceMut::new(front), IoSliceMut::new(back)];
             let mut cx = Context::from_waker(&self.read.waker);
             match self.io.poll_read(&mut cx, &mut bufs) {

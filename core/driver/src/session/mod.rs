@@ -492,8 +492,9 @@ impl<N: Net> Task<N> {
 
     /// Acts on what the streams have to say.
     fn events(&mut self, now: Instant) -> bool {
-        let mut more = false;
+        let mut any = false;
         while let Some(event) = self.core.as_mut().and_then(|core| core.mux().poll_event()) {
+            any = true;
             match event {
                 Event::Incoming { key, protocol, target } => self.incoming(now, key, protocol, &target),
                 Event::Accepted { key } => {
@@ -504,9 +505,11 @@ impl<N: Net> Task<N> {
                         flow.stage = Stage::Open;
                         self.deadlines.remove(&(until, slot));
                     }
-                    more |= self.pump(now, slot);
+                    self.pump(now, slot);
                 }
-                Event::Readable { key } | Event::Writable { key } => more |= self.pump(now, key.index()),
+                Event::Readable { key } | Event::Writable { key } => {
+                    self.pump(now, key.index());
+                }
                 Event::Finished { key } => {
                     let Self { core, flows, .. } = self;
                     let flow = flows.get_mut(key.index()).and_then(Option::as_mut);
@@ -525,9 +528,8 @@ impl<N: Net> Task<N> {
                 }
                 Event::Closed { key } => drop(self.take_flow(key)),
             }
-            more = true;
         }
-        more
+        any
     }
 
     /// A stream that the peer opened: dials its target.
@@ -536,11 +538,11 @@ impl<N: Net> Task<N> {
             Protocol::Tcp => target::dial(&self.net, &self.common.allow, target),
             Protocol::Other => Dialled::Refused(code::UNSUPPORTED, "this version forwards TCP only".to_owned()),
         };
-        if let Dialled::Lookup(lookup) = dialled {
+        if let Dialled::Lookup(target) = dialled {
             let (net, common, mut commands) =
                 (self.net.clone(), Arc::clone(&self.common), self.own_commands.clone());
             self.net.spawn("target", async move {
-                let dialled = target::look_up(&net, &common.allow, lookup).await;
+                let dialled = target::look_up(&net, &common.allow, &target).await;
                 // The session may be gone; then nobody waits for this.
                 let _ = futures_util::SinkExt::send(&mut commands, Command::Dialled(key, dialled)).await;
             });

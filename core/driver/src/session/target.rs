@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use inp2p_core::mux::code;
-use inp2p_core::tunnel::{Allow, Target};
+use inp2p_core::tunnel::{Allow, Host, Target};
 
 use crate::net::{Net, TcpConfig};
 
@@ -13,47 +13,34 @@ pub(crate) enum Dialled<N: Net> {
     /// Under way.
     Begun(N::Stream),
     /// The name has to be looked up first; see [`look_up`].
-    Lookup(Lookup),
+    Lookup(Target),
     /// Not to be: the code and text of the reset.
     Refused(u16, String),
 }
 
-/// A name to look up.
-#[derive(Debug)]
-pub(crate) struct Lookup {
-    host: String,
-    port: u16,
-    /// Whether a rule allows the name itself, whatever it resolves to.
-    by_name: bool,
-}
-
 /// Begins to dial `target`, or says why not.
 pub(crate) fn dial<N: Net>(net: &N, allow: &Allow, target: &str) -> Dialled<N> {
-    let Ok(parsed) = target.parse::<Target>() else {
-        return Dialled::Refused(code::UNREACHABLE, format!("{target:?} is not HOST:PORT"));
-    };
-    let (host, port) = (parsed.host(), parsed.port());
-    let by_name = allow.by_name(host, port);
-    match parsed.address() {
-        Some(ip) if by_name || allow.by_address(ip, port) => connect(net, &[SocketAddr::new(ip, port)]),
-        Some(_) => forbidden(target),
-        None => Dialled::Lookup(Lookup { host: host.to_owned(), port, by_name }),
+    match target.parse::<Target>() {
+        Ok(Target { host: Host::Address(ip), port }) => {
+            let parsed = Target { host: Host::Address(ip), port };
+            if allow.permits(&parsed, ip) { connect(net, &[SocketAddr::new(ip, port)]) } else { forbidden(target) }
+        }
+        Ok(parsed @ Target { host: Host::Name(_), .. }) => Dialled::Lookup(parsed),
+        Err(error) => Dialled::Refused(code::UNREACHABLE, error.to_string()),
     }
 }
 
 /// Looks the name up once, and dials an address that the policy allows: never the name again, so that a
 /// second answer cannot lead elsewhere.
-pub(crate) async fn look_up<N: Net>(net: &N, allow: &Allow, lookup: Lookup) -> Dialled<N> {
-    let Lookup { host, port, by_name } = lookup;
-    match net.resolve(&host, port).await {
+pub(crate) async fn look_up<N: Net>(net: &N, allow: &Allow, target: &Target) -> Dialled<N> {
+    let Host::Name(name) = &target.host else { return forbidden(&target.to_string()) };
+    match net.resolve(name, target.port).await {
         Ok(addresses) => {
-            let allowed: Vec<SocketAddr> = addresses
-                .into_iter()
-                .filter(|address| by_name || allow.by_address(address.ip().to_canonical(), port))
-                .collect();
-            if allowed.is_empty() { forbidden(&format!("{host}:{port}")) } else { connect(net, &allowed) }
+            let allowed: Vec<SocketAddr> =
+                addresses.into_iter().filter(|address| allow.permits(target, address.ip())).collect();
+            if allowed.is_empty() { forbidden(&target.to_string()) } else { connect(net, &allowed) }
         }
-        Err(error) => Dialled::Refused(code::NO_SUCH_HOST, format!("{host}: {}", explain(&error))),
+        Err(error) => Dialled::Refused(code::NO_SUCH_HOST, format!("{name}: {}", explain(&error))),
     }
 }
 
