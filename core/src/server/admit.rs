@@ -35,6 +35,7 @@ impl Server {
             software: self.config.software.clone(),
         };
         let message = channel.sealer.seal(&encode(PROOF_REQUEST, &done));
+        self.actions.push_back(Action::Trust { conn });
         self.actions.push_back(Action::Send { conn, message });
         let new = self.pins.pin(now, &name, key, unix.as_secs());
         self.counters.logins += 1;

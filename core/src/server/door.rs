@@ -91,10 +91,6 @@ impl Door {
         self.take(conn).is_some()
     }
 
-    pub(super) fn is_there(&self, conn: ConnId) -> bool {
-        self.visitors.contains_key(&conn)
-    }
-
     /// All who are there.
     pub(super) fn conns(&self) -> Vec<ConnId> {
         self.visitors.keys().copied().collect()

@@ -45,6 +45,12 @@ pub enum Input<'a> {
 /// What the driver has to do.
 #[derive(Debug)]
 pub enum Action {
+    /// The connection has logged in: it may send messages of full size from now on. Comes before the
+    /// [`Self::Send`] that tells it so.
+    Trust {
+        /// Which.
+        conn: ConnId,
+    },
     /// Send one binary message.
     Send {
         /// Where.

@@ -38,7 +38,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-pub use config::{Caps, ServerConfig};
+pub use config::{Caps, HEARTBEAT, ServerConfig};
 use io::{Action, Input};
 
 use crate::due::earlier;

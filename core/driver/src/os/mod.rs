@@ -9,6 +9,7 @@
 
 mod clock;
 mod interfaces;
+mod limits;
 mod listen;
 mod local;
 mod opts;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::net::{Interface, Net, TcpConfig};
 
 pub use clock::OsTimer;
+pub use limits::raise_descriptor_limit;
 pub use listen::OsListener;
 pub use reactor::{Direction, Outcome, Reactor, Ready, Source};
 pub use store::{FileStore, replace_file};
