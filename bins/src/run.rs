@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -9,7 +10,9 @@ use inp2p_core::agent::io::Exit;
 use inp2p_driver::net::{Net, TimerIo};
 use inp2p_driver::setup::{AgentSetup, Ports, ServerSetup};
 use inp2p_runtime_tokio::TokioNet;
-use tracing::info;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::crypto::CryptoProvider;
+use tracing::{debug, info};
 
 use crate::cli::given::Given;
 use crate::failure::Failure;
@@ -35,9 +38,24 @@ where
     M: FnOnce(TokioNet) -> F,
     F: Future<Output = Result<T, Failure>>,
 {
+    raise_descriptor_limit();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     inp2p_runtime_tokio::run(workers, main)
         .map_err(|error| Failure::Failed(format!("cannot start the runtime: {error}")))?
+}
+
+/// Each forwarded connection takes a descriptor, and the usual soft limit of 1024 is there for programs that
+/// use `select`. The hard limit is the administrator's word.
+fn raise_descriptor_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
+        debug!(?current, "the limit of open descriptors cannot be raised");
+    }
+}
+
+/// The ciphers of production.
+pub(crate) fn crypto() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// A client, to its end.
@@ -72,19 +90,14 @@ pub(crate) async fn server<N: Net>(net: N, setup: ServerSetup, mut stop: Stop) -
         stun_tcp2 = %stun_tcp[1],
         "inp2ps listens"
     );
-    let ended = match select(pin!(server.wait()), pin!(stop.asked())).await {
-        Either::Left((result, _)) => Some(result),
-        Either::Right(_) => None,
-    };
-    match ended {
-        Some(result) => result.map_err(Failure::Failed),
-        None => {
-            info!("stopping");
-            server.shutdown();
-            at_most(&net, DRAIN, server.wait()).await;
-            Ok(())
-        }
+    match select(pin!(server.wait()), pin!(stop.asked())).await {
+        Either::Left(_) => return Err(Failure::failed("the server has ended by itself: see its log")),
+        Either::Right(_) => {}
     }
+    info!("stopping");
+    server.shutdown();
+    at_most(&net, DRAIN, server.wait()).await;
+    Ok(())
 }
 
 /// Waits for `future`, but not longer than `limit`.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use inp2p_core::tunnel::Cidr;
 use inp2p_driver::setup::ServerSetup;
+use inp2p_driver::web::Cidr;
 use tracing::{info, warn};
 
 use crate::cli::given::{Given, Mbps};
@@ -58,6 +58,7 @@ fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {
         trusted_proxies,
         tls,
         software: VERSION,
+        crypto: run::crypto(),
         store: files::store("data", data)?,
     })
 }

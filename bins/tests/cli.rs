@@ -64,7 +64,7 @@ fn wrong_usage_is_one_line_and_code_2() {
         (inp2pc(&lab, &["stats"]), "there is no subcommand stats"),
         (with(&["-serverport", "65536"]), "-serverport 65536: not a port"),
         (with(&["-serverport", "0"]), "-serverport 0"),
-        (with(&["-node", "a b"]), "-node a b: "),
+        (with(&["-node", "a b"]), "-node: \"a b\" is not a name"),
         (with(&["-relay=maybe"]), "-relay maybe: use true or false"),
         (with(&["-bw", "-1"]), "-bw -1: not a bandwidth"),
         (with(&["-log-level", "loud"]), "-log-level loud: use error, warn, info, debug or trace"),
@@ -73,9 +73,9 @@ fn wrong_usage_is_one_line_and_code_2() {
         (with(&["-runtime", "glommio"]), "-runtime: use tokio"),
         (with(&["-rungs", "tcp-direct,pigeon"]), "-rungs tcp-direct,pigeon: \"pigeon\" is not a rung"),
         (with(&["-push", "some"]), "-push some: "),
-        (with(&["-forward", "2222:nodeB"]), "-forward 2222:nodeB: "),
+        (with(&["-forward", "2222:nodeB"]), "-forward: forward \"2222:nodeB\": "),
         (with(&["-forward", "2222:a:22"]), ""),
-        (with(&["-allow", "10.0.0.0/33:*"]), "-allow 10.0.0.0/33:*: "),
+        (with(&["-allow", "10.0.0.0/33:*"]), "-allow: allow \"10.0.0.0/33:*\": "),
         (with(&["-server-key", "00"]), "-server-key 00: not a key"),
         (with(&["-peer-key", "b"]), "-peer-key b: use NODE=KEY"),
         (with(&["-server-ca", "none.pem"]), "-server-ca: cannot read none.pem: no such file or directory"),
@@ -139,10 +139,10 @@ fn the_environment_goes_before_the_file_and_a_flag_before_both() {
     lab.file("config.json", r#"{"server": {"host": "h"}, "node": "a", "token": "1"}"#);
     let mut command = lab.inp2pc(&[]);
     command.env("INP2P_NODE", "not a name");
-    assert_refused(&Ran::of(command), 2, "INP2P_NODE not a name: ");
+    assert_refused(&Ran::of(command), 2, "INP2P_NODE: \"not a name\" is not a name");
     let mut command = lab.inp2pc(&["-node", "nor this"]);
     command.env("INP2P_NODE", "not a name");
-    assert_refused(&Ran::of(command), 2, "-node nor this: ");
+    assert_refused(&Ran::of(command), 2, "-node: \"nor this\" is not a name");
 }
 
 #[test]

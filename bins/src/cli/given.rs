@@ -132,7 +132,14 @@ fn parse<T: FromStr<Err: Display>>(source: &Source, value: &OsString) -> Result<
     let Some(text) = value.to_str() else {
         return Err(Failure::Usage(format!("{source} is not UTF-8 text")));
     };
-    text.parse().map_err(|error| Failure::Usage(format!("{source} {}: {error}", shown(text))))
+    text.parse().map_err(|error: T::Err| {
+        let error = output::escape(&error.to_string());
+        // Some errors repeat what they are about.
+        match shown(text) {
+            shown if error.contains(&format!("{shown:?}")) => Failure::Usage(format!("{source}: {error}")),
+            shown => Failure::Usage(format!("{source} {shown}: {error}")),
+        }
+    })
 }
 
 /// A value as a message repeats it: bounded and escaped.

@@ -7,7 +7,7 @@ use inp2p_core::auth::Token;
 use inp2p_core::ids::{NodeName, UserName};
 use inp2p_core::path::{Rung, RungSet};
 use inp2p_core::status::RelayStatus;
-use inp2p_core::tunnel::{Allow, AllowRule, ForwardRule};
+use inp2p_core::tunnel::{AllowRule, ForwardRule};
 use inp2p_driver::setup::{AgentSetup, RelaySetup};
 use tracing::warn;
 
@@ -58,7 +58,7 @@ pub(super) fn read(given: Given<'_>) -> Result<AgentSetup, Failure> {
     };
     Ok(AgentSetup {
         agent,
-        allow: allow(&config),
+        allow: config.allow.unwrap_or_default(),
         host: required.host,
         port: required.port,
         insecure: required.insecure,
@@ -67,6 +67,7 @@ pub(super) fn read(given: Given<'_>) -> Result<AgentSetup, Failure> {
         control: Some(control(given)),
         relay,
         runtime,
+        crypto: run::crypto(),
         store,
     })
 }
@@ -120,9 +121,9 @@ fn overlay(given: Given<'_>, mut config: Config) -> Result<Config, Failure> {
     if !forwards.is_empty() {
         config.forwards = forwards.into_iter().map(Forward::from).collect();
     }
-    let allow = given.list::<Text<AllowRule>>("allow")?;
+    let allow = given.list::<AllowRule>("allow")?;
     if !allow.is_empty() {
-        config.allow = Some(allow);
+        config.allow = Some(allow.into_iter().collect());
     }
     for pin in given.list::<PeerKey>("peer-key")? {
         config.peer_keys.insert(pin.peer, pin.key);
@@ -142,6 +143,7 @@ fn whole(config: &Config) -> Config {
         port: Some(relay.port),
         bandwidth_mbps: Some(relay.bandwidth_mbps),
     };
+    whole.allow.get_or_insert_default();
     whole.rungs.get_or_insert_with(|| Rung::ALL.to_vec());
     whole
 }
@@ -174,13 +176,6 @@ pub(crate) fn relay_status(relay: RelaySetup) -> RelayStatus {
         sessions: 0,
         bytes: 0,
         limit_mbps: relay.bandwidth_mbps,
-    }
-}
-
-fn allow(config: &Config) -> Allow {
-    match &config.allow {
-        Some(rules) => Allow::new(rules.iter().map(|rule| rule.value.clone()).collect()),
-        None => Allow::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use inp2p_core::ids::{PeerName, PublicKey};
-use inp2p_core::tunnel::ForwardRule;
+use inp2p_core::tunnel::{BadRule, ForwardRule};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A value with a text form: what was written, and what it means.
@@ -80,7 +80,7 @@ impl TryFrom<Fields> for Forward {
         let Fields { name, listen, node, target, protocol, enabled } = fields;
         // One syntax, one set of checks: those of -forward.
         let text = format!("{listen}:{node}:{target}/{protocol}");
-        let mut rule: ForwardRule = text.parse().map_err(|error| format!("forward {text:?}: {error}"))?;
+        let mut rule: ForwardRule = text.parse().map_err(|error: BadRule| error.to_string())?;
         if let Some(name) = name {
             rule.name = name;
         }

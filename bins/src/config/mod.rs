@@ -15,7 +15,7 @@ use std::path::Path;
 use inp2p_core::agent::PushPolicy;
 use inp2p_core::ids::{NodeName, PeerName, UserName};
 use inp2p_core::path::Rung;
-use inp2p_core::tunnel::{AllowRule, ForwardRule};
+use inp2p_core::tunnel::{Allow, ForwardRule};
 use serde::{Deserialize, Serialize};
 
 pub use entry::{Forward, KeyText, PeerKey, Text};
@@ -44,7 +44,7 @@ pub struct Config {
     pub forwards: Vec<Forward>,
     /// What it dials for its peers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub allow: Option<Vec<Text<AllowRule>>>,
+    pub allow: Option<Allow>,
     /// The rungs that may be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rungs: Option<Vec<Rung>>,

@@ -65,7 +65,7 @@ async fn demo<N: Net>(net: N, mut stop: Stop) -> Result<(), Failure> {
         }
     };
 
-    nodes.iter().for_each(AgentHandle::shutdown);
+    nodes.iter_mut().for_each(AgentHandle::shutdown);
     for node in &mut nodes {
         run::at_most(&net, END, node.wait()).await;
     }
@@ -85,9 +85,9 @@ async fn show<N: Net>(net: &N, server: SocketAddr, nodes: &[AgentHandle]) -> Res
 
     let load = Load::new(forward);
     let first = in_thread(move || load.round_trips(1)).await;
-    let status = a.status().await;
-    let Some(peer) = status.peers.first().filter(|_| first.is_ok()) else {
-        let reason = status.peers.first().and_then(|peer| peer.error.clone());
+    let peers = a.status().await.map(|status| status.peers).unwrap_or_default();
+    let Some(peer) = peers.first().filter(|_| first.is_ok()) else {
+        let reason = peers.first().and_then(|peer| peer.error.clone());
         let reason = reason.or(first.err()).unwrap_or_else(|| "no peer".to_owned());
         return Err(Failure::Failed(format!("{NODE_A} does not reach {NODE_B}: {reason}")));
     };
@@ -112,16 +112,21 @@ async fn settled<N: Net, T>(
     let until = net.now() + START;
     loop {
         let status = node.status().await;
-        if let Some(found) = wanted(&status) {
+        if let Some(found) = status.as_ref().and_then(&wanted) {
             return Ok(found);
         }
-        if net.now() >= until {
-            let errors = status.forwards.iter().filter_map(|forward| forward.error.clone());
-            let reasons: Vec<_> = status.server.error.into_iter().chain(errors).collect();
+        if status.is_none() || net.now() >= until {
+            let reasons: Vec<_> = status.into_iter().flat_map(|status| reasons(&status)).collect();
             return Err(Failure::Failed(format!("{otherwise} within {} s: {}", START.as_secs(), reasons.join("; "))));
         }
         run::sleep(net, LOOK_AGAIN).await;
     }
+}
+
+/// What is wrong, as far as the node knows.
+fn reasons(status: &Status) -> Vec<String> {
+    let errors = status.forwards.iter().map(|forward| &forward.error);
+    errors.chain([&status.server.error]).flatten().cloned().collect()
 }
 
 fn listening(status: &Status) -> Option<SocketAddr> {
@@ -152,6 +157,7 @@ fn server_setup(users: BTreeMap<UserName, Token>) -> ServerSetup {
         trusted_proxies: Vec::new(),
         tls: None,
         software: VERSION,
+        crypto: run::crypto(),
         store: Arc::new(MemoryStore::default()),
     }
 }
@@ -193,6 +199,7 @@ fn agent_setup<N: Net>(
         control: None,
         relay,
         runtime: run::RUNTIME,
+        crypto: run::crypto(),
         store: Arc::new(MemoryStore::default()),
     })
 }

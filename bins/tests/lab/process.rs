@@ -14,6 +14,8 @@ pub(crate) struct Program {
     name: String,
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    /// Whether it has children of its own, which only an orderly end takes along.
+    has_children: bool,
 }
 
 impl Program {
@@ -28,7 +30,14 @@ impl Program {
                 gathered.lock().unwrap().push(line);
             }
         });
-        Self { name: name.to_owned(), child, lines }
+        Self { name: name.to_owned(), child, lines, has_children: false }
+    }
+
+    /// Starts a program that has children of its own: it is asked to end before it is killed.
+    pub(crate) fn start_with_children(name: &str, command: Command) -> Self {
+        let mut program = Self::start(name, command);
+        program.has_children = true;
+        program
     }
 
     /// Its name in the test.
@@ -106,6 +115,10 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if self.has_children && matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            poll(DEADLINE, || self.child.try_wait().ok().flatten());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
