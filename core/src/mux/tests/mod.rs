@@ -1,0 +1,3 @@
+//! What the multiplexer promises, claim by claim.
+
+mod wire;
