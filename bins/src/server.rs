@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use inp2p_core::tunnel::Cidr;
+use inp2p_driver::setup::Cidr;
 use inp2p_driver::setup::ServerSetup;
 use tracing::{info, warn};
 
@@ -50,6 +50,7 @@ fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {
     warn_of_what_is_not_there(given)?;
     let data = given.path("data").unwrap_or_else(|| PathBuf::from("inp2ps-data"));
     Ok(ServerSetup {
+        crypto: inp2p_driver::setup::ciphers(),
         users,
         bind: given.parsed::<Address>("bind")?.map(|address| address.0),
         ws_port: port("ws-port", 27183)?,

@@ -57,6 +57,7 @@ pub(super) fn read(given: Given<'_>) -> Result<AgentSetup, Failure> {
         relay: relay_status(relay),
     };
     Ok(AgentSetup {
+        crypto: inp2p_driver::setup::ciphers(),
         agent,
         allow: allow(&config),
         host: required.host,
@@ -179,7 +180,7 @@ pub(crate) fn relay_status(relay: RelaySetup) -> RelayStatus {
 
 fn allow(config: &Config) -> Allow {
     match &config.allow {
-        Some(rules) => Allow::new(rules.iter().map(|rule| rule.value.clone()).collect()),
+        Some(rules) => rules.iter().map(|rule| rule.value.clone()).collect(),
         None => Allow::default(),
     }
 }

@@ -141,6 +141,7 @@ async fn in_thread<T: Send + 'static>(
 
 fn server_setup(users: BTreeMap<UserName, Token>) -> ServerSetup {
     ServerSetup {
+        crypto: inp2p_driver::setup::ciphers(),
         users,
         bind: Some(LOOPBACK),
         ws_port: 0,
@@ -180,6 +181,7 @@ fn agent_setup<N: Net>(
         relay: relay_status(relay),
     };
     Ok(AgentSetup {
+        crypto: inp2p_driver::setup::ciphers(),
         agent,
         allow: Allow::default(),
         host: server.ip().to_string(),
