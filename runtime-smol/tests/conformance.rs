@@ -192,6 +192,12 @@ fn a_socket_on_all_addresses_speaks_both_families() {
     on_smol(udp::a_socket_on_all_addresses_speaks_both_families);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_leaves_from_the_address_that_was_asked() {
+    on_smol(udp::an_answer_leaves_from_the_address_that_was_asked);
+}
+
 #[test]
 fn congestion_bits_pass() {
     on_smol(udp::congestion_bits_pass);

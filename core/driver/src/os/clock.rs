@@ -96,3 +96,61 @@ impl<T: TimerIo> TimerIo for OsTimer<T> {
         Poll::Ready(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// A runtime's timer that never rings and remembers what it was set to.
+    #[derive(Default)]
+    struct Recorder(Vec<Instant>);
+
+    impl TimerIo for Recorder {
+        fn poll_at(&mut self, _cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
+            if let Some(at) = at.filter(|at| self.0.last() != Some(at)) {
+                self.0.push(at);
+            }
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn only_an_earlier_deadline_sets_the_runtimes_timer_anew() {
+        let clock = Clock::start();
+        let mut timer = OsTimer::new(clock, Recorder::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let start = clock.now();
+        for seconds in [20, 20, 30, 40, 10, 50] {
+            assert!(timer.poll_at(&mut cx, Some(start + Duration::from_secs(seconds))).is_pending());
+        }
+        assert_eq!(timer.inner.0.len(), 2, "set for 20 s and for 10 s");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn after_a_sleep_the_runtimes_timer_is_set_on_the_clock_that_stood_still() {
+        let slept = Duration::from_secs(3600);
+        let clock = Clock { start: Instant::now() + slept, boot: since_boot() };
+        let mut timer = OsTimer::new(clock, Recorder::default());
+        let wait = Duration::from_secs(100);
+        let before = Instant::now();
+        let at = clock.now() + wait;
+        assert!(timer.poll_at(&mut Context::from_waker(Waker::noop()), Some(at)).is_pending());
+        let set = timer.inner.0[0];
+        let slack = Duration::from_millis(1);
+        assert!(set + slack >= before + wait && set <= Instant::now() + wait + slack);
+    }
+
+    #[test]
+    fn the_clock_never_goes_back() {
+        let clock = Clock::start();
+        let mut last = clock.now();
+        for _ in 0..1000 {
+            let now = clock.now();
+            assert!(now >= last);
+            last = now;
+        }
+    }
+}

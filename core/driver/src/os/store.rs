@@ -104,3 +104,84 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Far above any key or list of pins, far below what would hurt.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_loaded_and_only_the_owner_may() {
+        let store = Scratch::new("saved");
+        assert_eq!(store.load("key").unwrap(), None);
+        store.save("key", b"one").unwrap();
+        store.save("key", b"two").unwrap();
+        assert_eq!(store.load("key").unwrap().as_deref(), Some(&b"two"[..]));
+        assert_eq!(mode(&store.folder().join("key")), 0o600);
+        assert_eq!(mode(store.folder()), 0o700);
+        assert_eq!(fs::read_dir(store.folder()).unwrap().count(), 1, "nothing else is left there");
+    }
+
+    #[test]
+    fn what_an_interrupted_save_left_behind_does_not_hurt() {
+        let store = Scratch::new("leftover");
+        store.save("pins", b"old").unwrap();
+        let leftover = store.folder().join(".pins.tmp");
+        fs::write(&leftover, "half of something much longer than what comes").unwrap();
+        fs::set_permissions(&leftover, Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(store.load("pins").unwrap().as_deref(), Some(&b"old"[..]));
+        store.save("pins", b"new").unwrap();
+        assert_eq!(store.load("pins").unwrap().as_deref(), Some(&b"new"[..]));
+        assert_eq!(mode(&store.folder().join("pins")), 0o600);
+        assert!(!leftover.exists());
+    }
+
+    #[test]
+    fn a_failed_save_leaves_the_file_as_it_was() {
+        let store = Scratch::new("failed");
+        store.save("pins", b"old").unwrap();
+        // Where the temporary file should go there is a folder, which no file replaces.
+        fs::create_dir(store.folder().join(".pins.tmp")).unwrap();
+        store.save("pins", b"new").unwrap_err();
+        assert_eq!(store.load("pins").unwrap().as_deref(), Some(&b"old"[..]));
+    }
+
+    #[test]
+    fn names_do_not_lead_out_of_the_folder() {
+        let store = Scratch::new("names");
+        for name in ["", ".", "..", "/etc/passwd", "../key", "sub/key", "key/"] {
+            assert_eq!(store.save(name, b"x").unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
+            assert_eq!(store.load(name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
+        }
+    }
+
+    /// A store in a folder of its own, removed with all in it.
+    struct Scratch(FileStore);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let folder = std::env::temp_dir().join(format!("inp2p-store-{}-{name}", std::process::id()));
+            Self(FileStore::open(folder).unwrap())
+        }
+    }
+
+    impl std::ops::Deref for Scratch {
+        type Target = FileStore;
+
+        fn deref(&self) -> &FileStore {
+            &self.0
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(self.0.folder());
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+}

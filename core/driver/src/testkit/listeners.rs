@@ -72,6 +72,7 @@ pub async fn names_resolve<N: Net>(net: N) {
             found.iter().all(|address| address.ip().is_loopback() && usize::from(address.port()) == port)
         );
     }
+    within(&net, "one more", net.resolve("localhost", 1)).await.unwrap();
     assert_eq!(net.resolve("192.0.2.7", 80).await.unwrap(), ["192.0.2.7:80".parse().unwrap()]);
     assert_eq!(net.resolve("[2001:db8::7]", 80).await.unwrap(), ["[2001:db8::7]:80".parse().unwrap()]);
 }

@@ -146,11 +146,13 @@ pub async fn connections_come_and_go<N: Net>(net: N) {
     within(&net, "the last connection", future::join_all(lanes)).await;
 }
 
-/// A task whose socket and timer are idle is left alone.
+/// A task whose socket and timer are idle is left alone, also after the socket was busy.
 pub async fn an_idle_socket_does_not_wake_its_task<N: Net>(net: N) {
-    let (_client, mut server) = pair(&net).await;
-    let mut polls = 0;
+    let (mut client, mut server) = pair(&net).await;
     let mut buf = [0; 16];
+    write_all(&mut client, &buf).await;
+    read_exact(&mut server, &mut buf).await;
+    let mut polls = 0;
     let idle = poll_fn(|cx| {
         polls += 1;
         server.poll_read(cx, &mut [IoSliceMut::new(&mut buf)])

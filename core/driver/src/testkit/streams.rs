@@ -21,11 +21,13 @@ pub async fn bytes_come_back_in_order<N: Net>(net: N) {
     let (mut client, mut server) = pair(&net).await;
     let sent = pattern(4 << 20);
     net.spawn("echo", async move {
-        let mut bufs = [vec![0; 1000], vec![0; 70_000], vec![0; 1]];
+        // More slices than one system call takes.
+        let mut bufs = vec![vec![0; 50]; 1500];
+        bufs[0] = vec![0; 1000];
+        bufs[1] = vec![0; 70_000];
         loop {
-            let [a, b, c] = &mut bufs;
-            let slices = &mut [IoSliceMut::new(a), IoSliceMut::new(b), IoSliceMut::new(c)];
-            let mut n = poll_fn(|cx| server.poll_read(cx, slices)).await.unwrap();
+            let mut slices: Vec<_> = bufs.iter_mut().map(|buf| IoSliceMut::new(buf)).collect();
+            let mut n = poll_fn(|cx| server.poll_read(cx, &mut slices)).await.unwrap();
             if n == 0 {
                 return server.shutdown().unwrap();
             }
