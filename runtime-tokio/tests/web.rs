@@ -1,4 +1,5 @@
 //! The web side on real sockets. Its behaviour in detail is tested in the driver, over a network in memory.
+#![allow(clippy::unwrap_used, reason = "a test panics when it fails, its helpers too")]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
