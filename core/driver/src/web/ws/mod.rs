@@ -107,7 +107,7 @@ impl<N: Net, S: AsyncRead + AsyncWrite + Unpin> Connection<'_, N, S> {
             match self.socket.flush() {
                 Ok(()) => *blocked = None,
                 Err(error) if would_block(&error) => {
-                    if self.queue.overflowed() {
+                    if self.queue.overflowed(cx) {
                         return Poll::Ready(End::Overflow);
                     }
                     let since = *blocked.get_or_insert_with(|| self.net.now());
