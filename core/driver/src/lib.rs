@@ -4,4 +4,7 @@
 //! and tells them what came of it. It sees the world through [`net::Net`] alone, so that the same loops run
 //! on tokio, on smol and in the simulator.
 
+pub mod compat;
 pub mod net;
+pub mod os;
+pub mod testkit;

@@ -33,7 +33,8 @@ pub trait Net: Clone + Send + Sync + 'static {
     /// 32 fresh secret bytes: the seed of one core machine.
     fn seed(&self) -> [u8; 32];
 
-    /// Binds a UDP socket.
+    /// Binds a UDP socket. The unspecified IPv6 address means all addresses, IPv6 and IPv4 (only the latter
+    /// on a host without IPv6); an unspecified IPv4 address means IPv4 alone.
     fn bind_udp(&self, local: SocketAddr) -> io::Result<Self::Udp>;
 
     /// Listens for TCP.
@@ -73,7 +74,8 @@ pub struct Interface {
 /// How to bind a TCP socket.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TcpConfig {
-    /// The local address; none leaves it to the system (for [`Net::listen`]: all addresses, IPv6 and IPv4).
+    /// The local address; none leaves it to the system (for [`Net::listen`]: all addresses, IPv6 and IPv4,
+    /// which the unspecified IPv6 address means too, with a port).
     pub local: Option<SocketAddr>,
     /// Whether other sockets may share the local port (reuse-address and reuse-port): for punching.
     pub share_port: bool,
@@ -129,7 +131,11 @@ pub struct RecvMeta {
     pub ecn: u8,
 }
 
-/// Buffers for one batch. Made once a socket and reused.
+/// How large a receive buffer must be: a system with receive offload joins datagrams of one source up to the
+/// longest UDP payload, and what does not fit its buffer is lost.
+pub const RECV_BUFFER_BYTES: usize = 65_536;
+
+/// Buffers for one batch, of [`RECV_BUFFER_BYTES`] each. Made once a socket and reused.
 pub struct RecvBatch {
     buffers: Vec<Box<[u8]>>,
     metas: Vec<RecvMeta>,
