@@ -35,42 +35,48 @@ impl Executor {
         let key = tasks.slab.insert_with(|key| {
             let flag = Arc::new(TaskWaker { key, queued: AtomicBool::new(true), ready: self.ready.clone() });
             let waker = Waker::from(flag.clone());
-            Task { host, name, future: Some(future), waker, flag, polled_at: Time::ZERO, polls: 0 }
+            Task { host, name, future: Some(future), waker, flag, polled_at: Time::ZERO, polls: 0, busy: 0 }
         });
         lock(&self.ready).push_back(key);
     }
 
-    /// Polls the task that was woken first; false if none is.
+    /// Polls the task that was woken first.
     ///
     /// # Panics
     ///
-    /// When a task is polled [`POLL_LIMIT`] times without time going on: it would spin for ever.
-    pub(crate) fn poll_next(&self, now: Time, host_name: impl FnOnce(HostId) -> String) -> bool {
-        let Some(key) = lock(&self.ready).pop_front() else { return false };
+    /// When a task has been busy for [`SPIN_LIMIT`] instants in a row: it would spin for ever.
+    pub(crate) fn poll_next(&self, now: Time, host_name: impl FnOnce(HostId) -> String) -> Turn {
+        let Some(key) = lock(&self.ready).pop_front() else { return Turn::AllWait };
         let mut tasks = lock(&self.tasks);
-        let Some(task) = tasks.slab.find(key) else { return true };
+        let Some(task) = tasks.slab.find(key) else { return Turn::Polled };
         if tasks.suspended.contains(&task.host) {
             tasks.parked.push(key);
-            return true;
+            return Turn::Polled;
         }
-        let Some(task) = tasks.slab.find_mut(key) else { return true };
-        task.flag.queued.store(false, Ordering::Relaxed);
+        let Some(task) = tasks.slab.find_mut(key) else { return Turn::Polled };
         if task.polled_at != now {
+            task.busy = if task.polls >= POLL_LIMIT { task.busy + 1 } else { 0 };
             task.polled_at = now;
             task.polls = 0;
         }
+        let (host, name, busy) = (task.host, task.name, task.busy);
+        if task.polls >= POLL_LIMIT {
+            drop(tasks);
+            assert!(
+                busy < SPIN_LIMIT,
+                "livelock: task {name:?} of host {:?} wakes itself again and again at {now}",
+                host_name(host)
+            );
+            lock(&self.ready).push_back(key);
+            return Turn::Busy;
+        }
         task.polls += 1;
-        let (host, name, polls) = (task.host, task.name, task.polls);
-        let Some(mut future) = task.future.take() else { return true };
+        task.flag.queued.store(false, Ordering::Relaxed);
+        let Some(mut future) = task.future.take() else { return Turn::Polled };
         let waker = task.waker.clone();
         tasks.current = Some((host, name));
         drop(tasks);
 
-        assert!(
-            polls <= POLL_LIMIT,
-            "livelock: task {name:?} of host {:?} was polled {polls} times at {now} without time going on",
-            host_name(host)
-        );
         let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
 
         let mut tasks = lock(&self.tasks);
@@ -88,7 +94,7 @@ impl Executor {
         };
         drop(tasks);
         drop(leftover);
-        true
+        Turn::Polled
     }
 
     /// The task that is being polled.
@@ -132,6 +138,15 @@ impl fmt::Debug for Executor {
     }
 }
 
+/// What came of looking for a task to poll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Polled,
+    AllWait,
+    /// The next task has been polled so often at this instant that time has to go on.
+    Busy,
+}
+
 #[derive(Default)]
 struct Tasks {
     slab: Slab<Task>,
@@ -151,6 +166,8 @@ struct Task {
     /// When it was last polled, and how often at that instant.
     polled_at: Time,
     polls: u32,
+    /// At how many instants in a row it was polled as often as is allowed.
+    busy: u32,
 }
 
 struct TaskWaker {
@@ -171,6 +188,9 @@ impl Wake for TaskWaker {
     }
 }
 
-/// How often a task may be polled at one instant. A busy task that bounds its loops and wakes itself needs
-/// some thousands when a full receive buffer meets one-byte reads; nothing honest needs this many.
-pub(crate) const POLL_LIMIT: u32 = 200_000;
+/// How often a task is polled at one instant before it counts as busy, and time goes on though it is ready.
+/// What bounds its loops and wakes itself needs some hundreds to empty a full socket.
+const POLL_LIMIT: u32 = 1_000;
+
+/// For how many instants in a row a task may be busy. Nothing honest needs a fifth of a second's worth.
+const SPIN_LIMIT: u32 = 200;

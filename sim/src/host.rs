@@ -62,6 +62,11 @@ pub(crate) struct Binding {
     pub(crate) role: Role,
 }
 
+/// What a socket that is to be bound to `ip` takes: the unspecified IPv6 address means both families.
+pub(crate) fn taken(ip: IpAddr) -> Option<IpAddr> {
+    Some(ip).filter(|ip| ip.is_ipv4() || !ip.is_unspecified())
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Datagrams,
@@ -106,7 +111,7 @@ impl Host {
         let bound = self.bound(transport, to.port()).iter().filter(|binding| binding.role == role);
         let rank = |binding: &Binding| match binding.ip {
             Some(ip) if ip == to.ip() => Some(0),
-            Some(ip) if ip.is_unspecified() && ip.is_ipv4() == to.is_ipv4() => Some(1),
+            Some(ip) if ip.is_unspecified() && to.is_ipv4() => Some(1),
             None if !is_unix(to.ip()) => Some(2),
             Some(_) | None => None,
         };
@@ -147,6 +152,7 @@ fn overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
     match (a, b) {
         (None, other) | (other, None) => !other.is_some_and(is_unix),
         (Some(a), Some(b)) => {
+            // Of the unspecified addresses only IPv4's gets here.
             a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
         }
     }
@@ -160,10 +166,6 @@ pub(crate) fn unix_address(port: u16) -> SocketAddr {
 
 pub(crate) fn is_unix(address: IpAddr) -> bool {
     address == unix_address(0).ip()
-}
-
-pub(crate) fn unspecified(like: IpAddr) -> IpAddr {
-    if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 pub(crate) fn loopback(like: IpAddr) -> IpAddr {

@@ -183,6 +183,8 @@ impl Net for SimNet {
         for interface in state.host(self.host).interfaces.iter().filter(|interface| interface.up) {
             all.extend(interface.addresses.iter().map(|address| named(&interface.name, *address)));
         }
+        // As real ones are listed.
+        all.sort();
         Ok(all)
     }
 }

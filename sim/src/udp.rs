@@ -10,7 +10,7 @@ use bytes::Bytes;
 use inp2p_driver::net::{RecvBatch, RecvMeta, Transmit, UdpIo};
 
 use crate::executor::lock;
-use crate::host::{Binding, HostId, Role, loopback, unspecified};
+use crate::host::{Binding, HostId, Role, loopback, taken};
 use crate::link::DropCause;
 use crate::log::Place;
 use crate::packet::{Body, HOP_LIMIT, Packet, Transport, UDP_HEADER, header};
@@ -55,7 +55,7 @@ impl State {
         }
         let port = match local.port() {
             0 => host.ephemeral(Transport::Udp).ok_or(io::ErrorKind::AddrInUse)?,
-            port if host.conflicts(Transport::Udp, port, Some(ip), false) => {
+            port if host.conflicts(Transport::Udp, port, taken(ip), false) => {
                 return Err(io::ErrorKind::AddrInUse.into());
             }
             port => port,
@@ -68,7 +68,7 @@ impl State {
             reader: None,
             writer: None,
         });
-        let binding = Binding { ip: Some(ip), share: false, socket, role: Role::Datagrams };
+        let binding = Binding { ip: taken(ip), share: false, socket, role: Role::Datagrams };
         self.host_mut(id).bind(Transport::Udp, port, binding);
         Ok(socket)
     }
@@ -121,8 +121,9 @@ impl State {
         let from = bound.or(transmit.from).or_else(|| self.source(host, to.ip()));
         let from = from.ok_or(io::ErrorKind::NetworkUnreachable)?;
         let sender = self.host(host);
+        let family = from.is_ipv4() == to.is_ipv4() && (local.is_ipv6() || to.is_ipv4());
         let misfit = from.is_loopback() && !sender.is_local(to.ip());
-        if unspecified(from) != unspecified(to.ip()) || misfit || !sender.is_local(from) {
+        if !family || misfit || !sender.is_local(from) {
             return Err(io::ErrorKind::NetworkUnreachable.into());
         }
         let segment = transmit.segment.unwrap_or(bytes.len()).max(1);

@@ -12,6 +12,8 @@ use common::*;
 use inp2p_driver::net::{Net, StreamIo, TcpConfig};
 use inp2p_sim::{Fault, LinkConfig, World};
 
+const LINK: TcpConfig = TcpConfig { local: None, share_port: false, link: true };
+
 fn echo_world(seed: u64, link: LinkConfig) -> (World, inp2p_sim::HostId, inp2p_sim::HostId) {
     let (world, a, b) = two_hosts(seed, link);
     world.program(b, |net| {
@@ -114,8 +116,7 @@ fn a_links_unsent_bytes_are_bounded() {
     let (world, a, _) = echo_world(1, slow);
     let net = world.net(a);
     let accepted = world.block_on(a, LIMIT, async move {
-        let config = TcpConfig { link: true, ..TcpConfig::default() };
-        let mut stream = connect_from(&net, &config, at(B, 7)).await.unwrap();
+        let mut stream = connect_from(&net, &LINK, at(B, 7)).await.unwrap();
         let mut accepted = 0;
         poll_fn(|cx| {
             while let Poll::Ready(n) = stream.poll_write(cx, &[IoSlice::new(&[0; 4096])]) {
@@ -150,6 +151,9 @@ fn an_address_that_nobody_has_times_out() {
         let start = net.now();
         let error = connect(&net, at("203.0.113.99", 9)).await.unwrap_err();
         assert_eq!((error.kind(), net.now() - start), (ErrorKind::TimedOut, Duration::from_secs(127)));
+        let start = net.now();
+        let error = connect_from(&net, &LINK, at("203.0.113.99", 9)).await.unwrap_err();
+        assert_eq!((error.kind(), net.now() - start), (ErrorKind::TimedOut, Duration::from_secs(15)));
     });
 }
 
@@ -228,7 +232,7 @@ fn a_partition_times_the_connection_out_on_both_sides() {
     }
     let (net, ends) = (world.net(b), ended.clone());
     world.spawn(b, "server", async move {
-        let mut listener = listen(&net, 7);
+        let mut listener = net.listen(&TcpConfig { local: Some(at(B, 7)), ..LINK }).unwrap();
         let mut stream = accept(&mut listener).await;
         write_all(&mut stream, b"hello").await.unwrap();
         let end = talk(net, stream).await;
@@ -236,7 +240,7 @@ fn a_partition_times_the_connection_out_on_both_sides() {
     });
     let (net, ends) = (world.net(a), ended.clone());
     world.spawn(a, "client", async move {
-        let mut stream = connect(&net, at(B, 7)).await.unwrap();
+        let mut stream = connect_from(&net, &LINK, at(B, 7)).await.unwrap();
         write_all(&mut stream, b"hello").await.unwrap();
         let end = talk(net, stream).await;
         ends.lock().unwrap().push(end);
@@ -411,7 +415,7 @@ fn a_black_hole_for_large_packets_stalls_and_icmp_saves() {
         world.spawn(b, "server", async move { echo(net, 7).await });
         let net = world.net(a);
         let error = world.block_on(a, LIMIT, async move {
-            let mut stream = connect(&net, at(B, 7)).await.unwrap();
+            let mut stream = connect_from(&net, &LINK, at(B, 7)).await.unwrap();
             write_all(&mut stream, b"small").await.unwrap();
             assert_eq!(read_exact(&mut stream, 5).await.unwrap(), b"small");
             write_all(&mut stream, &bytes(5000)).await.unwrap();

@@ -314,7 +314,7 @@ impl Conn {
     pub(crate) fn expired(&mut self, now: Time, out: &mut Vec<Segment>) {
         match self.state {
             State::SynSent { tries, retry_at } if now >= retry_at => {
-                match next_try(now, tries, SYN_RETRIES) {
+                match next_try(now, tries, SYN_RETRIES).filter(|_| waited(tries) < self.user_timeout) {
                     Some((tries, retry_at)) => {
                         self.state = State::SynSent { tries, retry_at };
                         out.push(Segment::Syn { tag: self.tag, mss: self.mss });
@@ -421,6 +421,11 @@ fn wake(waker: &mut Option<Waker>) {
     if let Some(waker) = waker.take() {
         waker.wake();
     }
+}
+
+/// How long the handshake has taken when the wait after so many tries is over.
+fn waited(tries: u32) -> Duration {
+    INITIAL_RTO * (2_u32.saturating_pow(tries + 1) - 1)
 }
 
 /// The number and time of the next try, each wait twice as long as the one before.

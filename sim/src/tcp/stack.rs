@@ -7,6 +7,7 @@ use std::mem;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::task::Waker;
+use std::time::Duration;
 
 use inp2p_driver::net::{LINK_UNSENT_BYTES, TcpConfig};
 
@@ -14,7 +15,7 @@ use super::conn::{Conn, Ends, State as TcpState};
 use super::segment::{Segment, TCP_HEADER, Tag};
 use super::send::SEND_BUFFER;
 use crate::clock::Time;
-use crate::host::{Binding, HostId, Power, Role, is_unix, loopback, unix_address};
+use crate::host::{Binding, HostId, Power, Role, is_unix, loopback, taken, unix_address};
 use crate::link::DropCause;
 use crate::log::Place;
 use crate::packet::{Body, HOP_LIMIT, Packet, Transport, header};
@@ -37,13 +38,15 @@ pub(crate) struct Listener {
 
 impl State {
     pub(crate) fn tcp_listen(&mut self, id: HostId, config: &TcpConfig) -> io::Result<Key> {
-        let ip = config.local.map(|local| local.ip());
+        let all = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let wanted = config.local.unwrap_or(all);
+        let ip = taken(wanted.ip());
         let host = self.host_mut(id);
-        if ip.is_some_and(|ip| !ip.is_unspecified() && !host.is_local(ip)) {
+        if !wanted.ip().is_unspecified() && !host.is_local(wanted.ip()) {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
-        let port = host.choose_port(config.local.map_or(0, |local| local.port()), ip, config.share_port)?;
-        let local = SocketAddr::new(ip.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port);
+        let port = host.choose_port(wanted.port(), ip, config.share_port)?;
+        let local = SocketAddr::new(wanted.ip(), port);
         let key = self.listeners.insert(Listener::new(id, local, config.link));
         let binding = Binding { ip, share: config.share_port, socket: key, role: Role::Listener };
         self.host_mut(id).bind(Transport::Tcp, port, binding);
@@ -288,7 +291,7 @@ impl State {
         let mtu = self.mtu(host, local.ip());
         let unsent = if link { LINK_UNSENT_BYTES as usize } else { SEND_BUFFER };
         let mss = mss(mtu, local.ip());
-        let user_timeout = self.settings.tcp_user_timeout;
+        let user_timeout = if link { LINK_USER_TIMEOUT } else { RETRANSMISSION_TIMEOUT };
         Ends { host, local, remote, tag: self.new_tag(), mss, unsent, user_timeout }
     }
 }
@@ -316,6 +319,12 @@ fn mss(mtu: u16, ip: IpAddr) -> u16 {
     let headers = header(if is_unix(ip) { loopback(ip) } else { ip }) + TCP_HEADER;
     mtu.saturating_sub(u16::try_from(headers).unwrap_or(u16::MAX))
 }
+
+/// How long a link waits for an acknowledgement: the `TCP_USER_TIMEOUT` that the real sockets set.
+const LINK_USER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long other connections wait: what Linux's `tcp_retries2` of 15 comes to.
+const RETRANSMISSION_TIMEOUT: Duration = Duration::from_secs(924);
 
 /// Connections that a listener holds for its program, in their handshake or done: as `listen` is called.
 const BACKLOG: usize = 1024;

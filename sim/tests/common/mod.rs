@@ -31,7 +31,7 @@ pub fn at(ip: &str, port: u16) -> SocketAddr {
 }
 
 pub fn listen(net: &SimNet, port: u16) -> SimListener {
-    let config = TcpConfig { local: Some(at("0.0.0.0", port)), ..TcpConfig::default() };
+    let config = TcpConfig { local: Some(at("::", port)), ..TcpConfig::default() };
     net.listen(&config).unwrap()
 }
 
