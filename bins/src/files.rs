@@ -29,9 +29,9 @@ pub(crate) fn save(path: &Path, content: &[u8]) -> Result<(), Failure> {
 /// Reads a file that a flag names.
 pub(crate) fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
     let mut content = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut content))
-        .map_err(|error| Failure::Usage(format!("-{flag}: cannot read {}: {}", path.display(), reason(&error))))?;
+    File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut content)).map_err(|error| {
+        Failure::Usage(format!("-{flag}: cannot read {}: {}", path.display(), reason(&error)))
+    })?;
     Ok(content)
 }
 
@@ -47,9 +47,9 @@ pub(crate) fn read_secret(flag: &str, path: &Path) -> Result<Zeroizing<String>, 
 /// The small files of `folder`, which is made for its owner only where it is missing. `flag` names it.
 pub(crate) fn store(flag: &str, folder: PathBuf) -> Result<Arc<FileStore>, Failure> {
     let shown = folder.display().to_string();
-    FileStore::open(folder)
-        .map(Arc::new)
-        .map_err(|error| Failure::Usage(format!("-{flag}: cannot make the folder {shown}: {}", reason(&error))))
+    FileStore::open(folder).map(Arc::new).map_err(|error| {
+        Failure::Usage(format!("-{flag}: cannot make the folder {shown}: {}", reason(&error)))
+    })
 }
 
 /// Says so where others on this machine can read a file that holds a secret.

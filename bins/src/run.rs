@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -11,7 +10,6 @@ use inp2p_driver::net::{Net, TimerIo};
 use inp2p_driver::setup::{AgentSetup, Ports, ServerSetup};
 use inp2p_runtime_tokio::TokioNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::crypto::CryptoProvider;
 use tracing::{debug, info};
 
 use crate::cli::given::Given;
@@ -53,11 +51,6 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// The ciphers of production.
-pub(crate) fn crypto() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
 /// A client, to its end.
 pub(crate) async fn agent<N: Net>(net: N, setup: AgentSetup, mut stop: Stop) -> Result<(), Failure> {
     let mut agent = inp2p_driver::agent::start(net.clone(), setup).await?;
@@ -90,18 +83,27 @@ pub(crate) async fn server<N: Net>(net: N, setup: ServerSetup, mut stop: Stop) -
         stun_tcp2 = %stun_tcp[1],
         "inp2ps listens"
     );
-    match select(pin!(server.wait()), pin!(stop.asked())).await {
-        Either::Left(_) => return Err(Failure::failed("the server has ended by itself: see its log")),
-        Either::Right(_) => {}
+    let ended = match select(pin!(server.wait()), pin!(stop.asked())).await {
+        Either::Left((result, _)) => Some(result),
+        Either::Right(_) => None,
+    };
+    match ended {
+        Some(result) => result.map_err(Failure::Failed),
+        None => {
+            info!("stopping");
+            server.shutdown();
+            at_most(&net, DRAIN, server.wait()).await;
+            Ok(())
+        }
     }
-    info!("stopping");
-    server.shutdown();
-    at_most(&net, DRAIN, server.wait()).await;
-    Ok(())
 }
 
 /// Waits for `future`, but not longer than `limit`.
-pub(crate) async fn at_most<N: Net, T>(net: &N, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn at_most<N: Net, T>(
+    net: &N,
+    limit: Duration,
+    future: impl Future<Output = T>,
+) -> Option<T> {
     match select(pin!(future), pin!(sleep(net, limit))).await {
         Either::Left((value, _)) => Some(value),
         Either::Right(_) => None,

@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use inp2p_driver::setup::ServerSetup;
-use inp2p_driver::web::Cidr;
+use inp2p_driver::setup::{Cidr, ServerSetup, ciphers};
 use tracing::{info, warn};
 
 use crate::cli::given::{Given, Mbps};
@@ -21,7 +20,10 @@ pub(crate) fn main(argv: impl IntoIterator<Item = OsString>) -> Result<(), Failu
     let Parsed::Run(matches) = cli::parse(commands::inp2ps(), argv)? else { return Ok(()) };
     let environment = |name: &str| std::env::var_os(name);
     let given = Given::new(&matches, &environment);
-    logs::start(given.parsed("log-level")?.unwrap_or_default(), given.parsed("log-format")?.unwrap_or_default());
+    logs::start(
+        given.parsed("log-level")?.unwrap_or_default(),
+        given.parsed("log-format")?.unwrap_or_default(),
+    );
     match matches.subcommand() {
         None => serve(given),
         Some(("token", inner)) => token::main(given.within(inner), user_argument(inner)),
@@ -32,7 +34,8 @@ pub(crate) fn main(argv: impl IntoIterator<Item = OsString>) -> Result<(), Failu
 fn serve(given: Given<'_>) -> Result<(), Failure> {
     let runtime = run::runtime(given)?;
     let setup = setup(given)?;
-    let stop = Stop::watch().map_err(|error| Failure::Failed(format!("cannot watch for signals: {error}")))?;
+    let stop =
+        Stop::watch().map_err(|error| Failure::Failed(format!("cannot watch for signals: {error}")))?;
     info!(version = VERSION, users = setup.users.len(), runtime, "inp2ps starts");
     run::on_runtime(move |net| run::server(net, setup, stop))
 }
@@ -43,10 +46,15 @@ fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {
     let tls = match (given.path("tls-cert"), given.path("tls-key")) {
         (None, None) => None,
         (Some(cert), Some(key)) => Some((files::read("tls-cert", &cert)?, files::read("tls-key", &key)?)),
-        (Some(_), None) => return Err(Failure::usage("-tls-cert needs -tls-key: give the certificate's key")),
-        (None, Some(_)) => return Err(Failure::usage("-tls-key needs -tls-cert: give the key's certificate")),
+        (Some(_), None) => {
+            return Err(Failure::usage("-tls-cert needs -tls-key: give the certificate's key"));
+        }
+        (None, Some(_)) => {
+            return Err(Failure::usage("-tls-key needs -tls-cert: give the key's certificate"));
+        }
     };
-    let trusted_proxies = given.list::<Cidrs>("trusted-proxy")?.into_iter().flat_map(|cidrs| cidrs.0).collect();
+    let trusted_proxies =
+        given.list::<Cidrs>("trusted-proxy")?.into_iter().flat_map(|cidrs| cidrs.0).collect();
     warn_of_what_is_not_there(given)?;
     let data = given.path("data").unwrap_or_else(|| PathBuf::from("inp2ps-data"));
     Ok(ServerSetup {
@@ -58,7 +66,7 @@ fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {
         trusted_proxies,
         tls,
         software: VERSION,
-        crypto: run::crypto(),
+        crypto: ciphers(),
         store: files::store("data", data)?,
     })
 }
@@ -93,7 +101,8 @@ struct Cidrs(Vec<Cidr>);
 impl FromStr for Cidrs {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let cidrs = text.split(',').map(|cidr| cidr.trim().parse::<Cidr>().map_err(|error| error.to_string()));
+        let cidrs =
+            text.split(',').map(|cidr| cidr.trim().parse::<Cidr>().map_err(|error| error.to_string()));
         cidrs.collect::<Result<_, _>>().map(Self)
     }
 }

@@ -24,7 +24,9 @@ impl FromStr for Entry {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let (user, token) = match text.split_once('=') {
-            Some((user, token)) => (user.parse().map_err(|_| "what is before the = is not a user's name")?, token),
+            Some((user, token)) => {
+                (user.parse().map_err(|_| "what is before the = is not a user's name")?, token)
+            }
             None => (UserName::default(), text),
         };
         let token = token.parse::<Token>().map_err(|error| error.to_string())?;
@@ -58,7 +60,10 @@ pub(crate) fn users(given: Given<'_>) -> Result<BTreeMap<UserName, Token>, Failu
     for (source, text) in entries {
         let entry: Entry = text.parse().map_err(|error| Failure::Usage(format!("{source}: {error}")))?;
         if users.contains_key(&entry.user) {
-            return Err(Failure::Usage(format!("{source}: user {} has a token already: give one a user", entry.user)));
+            return Err(Failure::Usage(format!(
+                "{source}: user {} has a token already: give one a user",
+                entry.user
+            )));
         }
         users.insert(entry.user, entry.token);
     }
@@ -71,7 +76,9 @@ pub(crate) fn users(given: Given<'_>) -> Result<BTreeMap<UserName, Token>, Failu
 /// The client's token out of flags and environment, and whether it was written there itself rather than in
 /// a file of its own; none where neither has one.
 pub(crate) fn own(given: Given<'_>, user: &UserName) -> Result<Option<(Token, bool)>, Failure> {
-    let Some((name, source)) = one_of(given, &["token", "token-file", "password-file"])? else { return Ok(None) };
+    let Some((name, source)) = one_of(given, &["token", "token-file", "password-file"])? else {
+        return Ok(None);
+    };
     let at = |error: &dyn std::fmt::Display| Failure::Usage(format!("{source}: {error}"));
     if name == "token" {
         let text = Zeroizing::new(given.raw(name).unwrap_or_default().into_string().unwrap_or_default());
@@ -118,7 +125,8 @@ pub(crate) fn main(given: Given<'_>, user: Option<&std::ffi::OsStr>) -> Result<(
 }
 
 fn password(user: &UserName) -> Result<Zeroizing<String>, Failure> {
-    let cannot = |error: io::Error| Failure::Failed(format!("cannot read the password: {}", files::reason(&error)));
+    let cannot =
+        |error: io::Error| Failure::Failed(format!("cannot read the password: {}", files::reason(&error)));
     let password = if io::stdin().is_terminal() {
         let once = terminal::read_hidden(&format!("Password of {user}: ")).map_err(cannot)?;
         let twice = terminal::read_hidden("The same again: ").map_err(cannot)?;
@@ -149,7 +157,8 @@ fn line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-const MISSING_SERVER: &str = "no token: give -token-file FILE or -token TOKEN (`inp2ps token -random` makes one)";
+const MISSING_SERVER: &str =
+    "no token: give -token-file FILE or -token TOKEN (`inp2ps token -random` makes one)";
 
 /// Longer than any password, and all of it in one read.
 const MAX_PASSWORD: u64 = 4096;

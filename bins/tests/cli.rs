@@ -1,5 +1,7 @@
 //! The command lines: forms of flags, exit codes, what is said when something is wrong.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed check panics")]
+
 mod lab;
 
 use std::fs;
@@ -58,7 +60,10 @@ fn wrong_usage_is_one_line_and_code_2() {
     for (ran, text) in [
         (inp2pc(&lab, &[]), "no server: give -serverhost HOST"),
         (inp2pc(&lab, &["-serverhost", "h", "-token", "1"]), "no node name: give -node NAME"),
-        (inp2pc(&lab, &["-serverhost", "h", "-node", "a"]), "no token: give -token-file FILE or -token TOKEN"),
+        (
+            inp2pc(&lab, &["-serverhost", "h", "-node", "a"]),
+            "no token: give -token-file FILE or -token TOKEN",
+        ),
         (inp2pc(&lab, &["-nod", "a"]), "there is no flag -nod: did you mean -node?"),
         (inp2pc(&lab, &["-node"]), "-node needs a value"),
         (inp2pc(&lab, &["stats"]), "there is no subcommand stats"),
@@ -72,7 +77,7 @@ fn wrong_usage_is_one_line_and_code_2() {
         (with(&["-runtime", "smol"]), "-runtime smol is not compiled into this program: use tokio"),
         (with(&["-runtime", "glommio"]), "-runtime: use tokio"),
         (with(&["-rungs", "tcp-direct,pigeon"]), "-rungs tcp-direct,pigeon: \"pigeon\" is not a rung"),
-        (with(&["-push", "some"]), "-push some: "),
+        (with(&["-push", "some"]), "-push: \"some\" is no push policy"),
         (with(&["-forward", "2222:nodeB"]), "-forward: forward \"2222:nodeB\": "),
         (with(&["-forward", "2222:a:22"]), ""),
         (with(&["-allow", "10.0.0.0/33:*"]), "-allow: allow \"10.0.0.0/33:*\": "),
@@ -87,7 +92,10 @@ fn wrong_usage_is_one_line_and_code_2() {
         (inp2ps(&lab, &["-token", "1", "-bind", "here"]), "-bind here: not an IP address"),
         (inp2ps(&lab, &["-token", "1", "-trusted-proxy", "10.0.0.0/33"]), "-trusted-proxy 10.0.0.0/33: "),
         (inp2ps(&lab, &["-token", "1", "-tls-cert", "c.pem"]), "-tls-cert needs -tls-key"),
-        (inp2ps(&lab, &["-token", "1", "-runtime", "smol"]), "-runtime smol is not compiled into this program"),
+        (
+            inp2ps(&lab, &["-token", "1", "-runtime", "smol"]),
+            "-runtime smol is not compiled into this program",
+        ),
     ] {
         assert_refused(&ran, 2, text);
     }
@@ -98,7 +106,8 @@ fn wrong_usage_is_one_line_and_code_2() {
 #[test]
 fn a_wrong_token_is_never_repeated() {
     let lab = Lab::new("token0");
-    for token in ["0", "000", "-7654321", "7654321x", "76543217654321765432176543217654321", "", "0x7654321"] {
+    for token in ["0", "000", "-7654321", "7654321x", "76543217654321765432176543217654321", "", "0x7654321"]
+    {
         for ran in [
             inp2ps(&lab, &["-token", token]),
             inp2ps(&lab, &["-token", &format!("alice={token}")]),
@@ -117,7 +126,12 @@ fn a_wrong_token_is_never_repeated() {
 fn all_forms_of_a_flag_and_its_variable_mean_the_same() {
     let lab = Lab::new("forms");
     // The bad port shows which of them counted.
-    for arguments in [["-serverport", "70000"].as_slice(), &["--serverport", "70000"], &["-serverport=70000"], &["--serverport=70000"]] {
+    for arguments in [
+        ["-serverport", "70000"].as_slice(),
+        &["--serverport", "70000"],
+        &["-serverport=70000"],
+        &["--serverport=70000"],
+    ] {
         assert_refused(&inp2pc(&lab, arguments), 2, "-serverport 70000");
     }
     let mut command = lab.inp2pc(&[]);
@@ -188,7 +202,8 @@ fn health_is_exact_and_ports_in_use_are_named() {
     assert_eq!(body(&answer), r#"{"status":"ok","version":"0.1.0","nodes":0}"#);
 
     let port = server.ws().port().to_string();
-    let zeros = ["-bind", "127.0.0.1", "-stun-udp1", "0", "-stun-udp2", "0", "-stun-tcp1", "0", "-stun-tcp2", "0"];
+    let zeros =
+        ["-bind", "127.0.0.1", "-stun-udp1", "0", "-stun-udp2", "0", "-stun-tcp1", "0", "-stun-tcp2", "0"];
     let other = [&["-token", TOKEN, "-data", "other", "-ws-port", &port], zeros.as_slice()].concat();
     let ran = inp2ps(&lab, &other);
     assert_eq!(ran.code, 1, "{ran:?}");
@@ -203,7 +218,9 @@ fn a_stun_port_in_use_ends_the_server_too() {
     let lab = Lab::new("stunport");
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-    for (flag, port) in [("-stun-udp2", udp.local_addr().unwrap().port()), ("-stun-tcp1", tcp.local_addr().unwrap().port())] {
+    for (flag, port) in
+        [("-stun-udp2", udp.local_addr().unwrap().port()), ("-stun-tcp1", tcp.local_addr().unwrap().port())]
+    {
         let mut arguments = vec!["-token", TOKEN, "-bind", "127.0.0.1", "-ws-port", "0"];
         for other in ["-stun-udp1", "-stun-udp2", "-stun-tcp1", "-stun-tcp2"] {
             arguments.extend([other, "0"]);
@@ -220,21 +237,53 @@ fn a_stun_port_in_use_ends_the_server_too() {
 fn what_is_not_there_yet_gets_one_warning_each() {
     let lab = Lab::new("warn");
     let server = lab.server();
-    let flags = ["-relay", "-bw", "5", "-relay-port", "1", "-stun-udp1", "1", "-stun-tcp2", "2", "-rungs", "udp-direct,tcp-direct"];
+    let flags = [
+        "-relay",
+        "-bw",
+        "5",
+        "-relay-port",
+        "1",
+        "-stun-udp1",
+        "1",
+        "-stun-tcp2",
+        "2",
+        "-rungs",
+        "udp-direct,tcp-direct",
+    ];
     let node = lab.node(&server, "a").with(&flags).online();
     let log = node.program.log();
     for flag in ["-relay has", "-bw has", "-relay-port has", "-stun-udp1 has", "-stun-tcp2 has", "-rungs: "] {
-        assert_eq!(log.lines().filter(|line| line.contains("WARN") && line.contains(flag)).count(), 1, "{flag}: {log}");
+        assert_eq!(
+            log.lines().filter(|line| line.contains("WARN") && line.contains(flag)).count(),
+            1,
+            "{flag}: {log}"
+        );
     }
     assert!(!log.contains("-stun-udp2 has"), "{log}");
 
     let zeros = ["-ws-port", "0", "-stun-udp1", "0", "-stun-udp2", "0", "-stun-tcp1", "0", "-stun-tcp2", "0"];
-    let more = ["-token", TOKEN, "-data", "d", "-bind", "127.0.0.1", "-stun-ip2", "127.0.0.2", "-server-relay", "-server-relay-bw", "5"];
+    let more = [
+        "-token",
+        TOKEN,
+        "-data",
+        "d",
+        "-bind",
+        "127.0.0.1",
+        "-stun-ip2",
+        "127.0.0.2",
+        "-server-relay",
+        "-server-relay-bw",
+        "5",
+    ];
     let server = Program::start("inp2ps", lab.inp2ps(&[more.as_slice(), &zeros].concat()));
     server.wait_for_log("inp2ps listens");
     let log = server.log();
     for flag in ["-stun-ip2 has", "-server-relay has", "-server-relay-bw has"] {
-        assert_eq!(log.lines().filter(|line| line.contains("WARN") && line.contains(flag)).count(), 1, "{flag}: {log}");
+        assert_eq!(
+            log.lines().filter(|line| line.contains("WARN") && line.contains(flag)).count(),
+            1,
+            "{flag}: {log}"
+        );
     }
 }
 
@@ -243,7 +292,8 @@ fn newconfig_writes_the_command_line_and_the_next_start_needs_none() {
     let lab = Lab::new("newconfig");
     let server = lab.server();
     lab.file("a/config.json", "{ not even JSON");
-    let mut first = lab.node(&server, "a").with(&["-config", "config.json", "-newconfig", "-forward", "0:b:22"]).online();
+    let mut first =
+        lab.node(&server, "a").with(&["-config", "config.json", "-newconfig", "-forward", "0:b:22"]).online();
     let path = first.path("config.json");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(first.path("inp2pc.key")).unwrap().permissions().mode() & 0o777, 0o600);
@@ -260,8 +310,10 @@ fn newconfig_writes_the_command_line_and_the_next_start_needs_none() {
     command.current_dir(lab.path("a"));
     let again = Program::start("a", command);
     again.wait_for_log("inp2pc starts");
-    lab::poll(lab::DEADLINE, || body(&http(server.ws(), "/api/v1/health")).contains("\"nodes\":1").then_some(()))
-        .unwrap_or_else(|| panic!("{}", again.log()));
+    lab::poll(lab::DEADLINE, || {
+        body(&http(server.ws(), "/api/v1/health")).contains("\"nodes\":1").then_some(())
+    })
+    .unwrap_or_else(|| panic!("{}", again.log()));
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
@@ -294,9 +346,17 @@ fn a_token_may_come_from_files_and_stays_there() {
 fn status_says_when_no_client_runs() {
     let lab = Lab::new("status");
     assert_refused(&inp2pc(&lab, &["status"]), 1, "no client runs behind ./inp2pc.sock");
-    assert_refused(&inp2pc(&lab, &["status", "-json", "-control", "x.sock"]), 1, "no client runs behind x.sock");
+    assert_refused(
+        &inp2pc(&lab, &["status", "-json", "-control", "x.sock"]),
+        1,
+        "no client runs behind x.sock",
+    );
     lab.file("stale.sock", "");
-    assert_refused(&inp2pc(&lab, &["-control", "stale.sock", "status"]), 1, "no client runs behind stale.sock");
+    assert_refused(
+        &inp2pc(&lab, &["-control", "stale.sock", "status"]),
+        1,
+        "no client runs behind stale.sock",
+    );
 }
 
 #[test]
@@ -326,6 +386,9 @@ fn json_logs_are_one_object_a_line() {
     let log = node.program.log();
     assert!(log.lines().count() > 0);
     for line in log.lines() {
-        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line["level"].is_string()), "{line}");
+        assert!(
+            serde_json::from_str::<serde_json::Value>(line).is_ok_and(|line| line["level"].is_string()),
+            "{line}"
+        );
     }
 }

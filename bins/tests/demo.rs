@@ -1,5 +1,7 @@
 //! The demo does what it says and leaves nothing behind.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed check panics")]
+
 mod lab;
 
 use std::fs;
@@ -20,7 +22,14 @@ fn the_demo_moves_every_byte_and_leaves_nothing_behind() {
     let lab = Lab::new("demo");
     let ran = Ran::of(demo(&lab));
     assert_eq!(ran.code, 0, "{ran:?}");
-    for said in ["by tcp-direct", "to target    256 MiB", "from target  256 MiB", "SHA-256 equal", "200 connections", "p99"] {
+    for said in [
+        "by tcp-direct",
+        "to target    256 MiB",
+        "from target  256 MiB",
+        "SHA-256 equal",
+        "200 connections",
+        "p99",
+    ] {
         assert!(ran.stdout.contains(said), "{said}: {ran:?}");
     }
     assert_eq!(ran.stderr, "", "nothing to warn of");
@@ -38,6 +47,6 @@ fn an_interrupted_demo_leaves_nothing_behind_either() {
     assert!(program.runs());
     let code = program.terminate();
     assert_eq!(code, 0, "{}", program.log());
-    assert_eq!(program.log().lines().last(), Some("inp2pc: interrupted"));
+    assert!(program.log().lines().any(|line| line == "inp2pc: interrupted"), "{}", program.log());
     assert_eq!(lab::entries(&lab.path("empty")), Vec::<String>::new());
 }

@@ -4,6 +4,13 @@
 //! whose programs are not on this machine is skipped, by name, and counted as such. `just programs` installs
 //! them and runs this with optimised binaries.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a failed check panics, and the results are its output"
+)]
+
 mod lab;
 
 use std::fs;
@@ -75,7 +82,10 @@ impl Tunnel {
     fn report(&self) {
         let forward = self.a.forward();
         assert_eq!(forward.error, None);
-        println!("    {} connections, {} B sent, {} B received", forward.total, forward.bytes_sent, forward.bytes_received);
+        println!(
+            "    {} connections, {} B sent, {} B received",
+            forward.total, forward.bytes_sent, forward.bytes_received
+        );
     }
 }
 
@@ -108,11 +118,22 @@ fn openssh(lab: &Lab) {
     let name = who();
     let login = format!("{name}@127.0.0.1");
     let options = [
-        "-F", "none", "-i", text(&user), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-        "-o", "LogLevel=ERROR", "-o", "BatchMode=yes",
+        "-F",
+        "none",
+        "-i",
+        text(&user),
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        "UserKnownHostsFile=/dev/null",
+        "-o",
+        "LogLevel=ERROR",
+        "-o",
+        "BatchMode=yes",
     ];
 
-    let said = Ran::of(command("ssh", &[&options[..], &["-p", &tunnel.port, &login, "echo $((6 * 7))"]].concat()));
+    let said =
+        Ran::of(command("ssh", &[&options[..], &["-p", &tunnel.port, &login, "echo $((6 * 7))"]].concat()));
     assert_eq!((said.code, said.stdout.as_str()), (0, "42\n"), "{said:?}");
 
     let content = bytes(5, 100 << 20);
@@ -122,7 +143,8 @@ fn openssh(lab: &Lab) {
         (text(&original).to_owned(), format!("{login}:{}", text(&there))),
         (format!("{login}:{}", text(&there)), text(&back).to_owned()),
     ] {
-        let copied = Ran::of(command("scp", &[&options[..], &["-q", "-P", &tunnel.port, &from, &to]].concat()));
+        let copied =
+            Ran::of(command("scp", &[&options[..], &["-q", "-P", &tunnel.port, &from, &to]].concat()));
         assert_eq!(copied.code, 0, "{copied:?}");
     }
     for copy in [there, back] {
@@ -140,7 +162,9 @@ fn nginx(lab: &Lab) {
     assert_eq!(ran.code, 0, "{ran:?}");
     // wrk has a line for each kind of failure, and none where there was none.
     assert!(!ran.stdout.contains("Socket errors") && !ran.stdout.contains("Non-2xx"), "{}", ran.stdout);
-    let line = |word: &str| ran.stdout.lines().find(|line| line.contains(word)).unwrap_or_default().trim().to_owned();
+    let line = |word: &str| {
+        ran.stdout.lines().find(|line| line.contains(word)).unwrap_or_default().trim().to_owned()
+    };
     println!("    {}; 99%: {}", line("Requests/sec"), line("99%"));
     tunnel.report();
 }
@@ -169,9 +193,13 @@ fn postgresql(lab: &Lab) {
         let owned = Ran::of(command("chown", &["postgres", text(&folder)]));
         assert_eq!(owned.code, 0, "{owned:?}");
     }
-    let made = Ran::of(drop_root("initdb", &["-D", text(&data), "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8"]));
+    let made = Ran::of(drop_root(
+        "initdb",
+        &["-D", text(&data), "-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8"],
+    ));
     assert_eq!(made.code, 0, "{made:?}");
-    let serve = ["-D", text(&data), "-p", &port_text, "-h", "127.0.0.1", "-k", text(&folder), "-c", "fsync=off"];
+    let serve =
+        ["-D", text(&data), "-p", &port_text, "-h", "127.0.0.1", "-k", text(&folder), "-c", "fsync=off"];
     // runuser passes the request to end on to PostgreSQL.
     let postgres = Program::start_with_children("postgres", drop_root("postgres", &serve));
     listens(&postgres, port);
@@ -179,10 +207,16 @@ fn postgresql(lab: &Lab) {
     let to = ["-h", "127.0.0.1", "-p", &tunnel.port, "-U", "postgres"];
     let filled = Ran::of(command("pgbench", &[&["-i", "-s", "5", "-q"], &to[..], &["postgres"]].concat()));
     assert_eq!(filled.code, 0, "{filled:?}");
-    let ran = Ran::of(command("pgbench", &[&["-c", "8", "-j", "2", "-T", "10"], &to[..], &["postgres"]].concat()));
+    let ran =
+        Ran::of(command("pgbench", &[&["-c", "8", "-j", "2", "-T", "10"], &to[..], &["postgres"]].concat()));
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.stdout.contains("number of failed transactions: 0 ") || !ran.stdout.contains("failed transactions"), "{ran:?}");
-    let line = |word: &str| ran.stdout.lines().find(|line| line.contains(word)).unwrap_or_default().to_owned();
+    assert!(
+        ran.stdout.contains("number of failed transactions: 0 ")
+            || !ran.stdout.contains("failed transactions"),
+        "{ran:?}"
+    );
+    let line =
+        |word: &str| ran.stdout.lines().find(|line| line.contains(word)).unwrap_or_default().to_owned();
     println!("    {}; {}", line("tps"), line("latency average"));
     tunnel.report();
 }
@@ -224,7 +258,8 @@ fn start_nginx(lab: &Lab) -> (Program, u16) {
             text(&folder)
         ),
     );
-    let nginx = Program::start_with_children("nginx", command("nginx", &["-c", text(&config), "-p", text(&folder)]));
+    let nginx =
+        Program::start_with_children("nginx", command("nginx", &["-c", text(&config), "-p", text(&folder)]));
     listens(&nginx, port);
     (nginx, port)
 }

@@ -1,5 +1,7 @@
 //! Many streams: one after another, at once, and with readers that stop.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed check panics")]
+
 mod lab;
 
 use std::net::TcpStream;
@@ -54,7 +56,11 @@ fn ten_thousand_streams_one_after_another_leave_nothing_behind() {
     for (node, (memory, descriptors)) in [&a, &b].into_iter().zip(before) {
         let few = || (node.program.descriptors() <= descriptors + 2).then_some(());
         let now = node.program.descriptors();
-        assert!(poll(DEADLINE, few).is_some(), "{}: {descriptors} descriptors became {now}", node.program.name());
+        assert!(
+            poll(DEADLINE, few).is_some(),
+            "{}: {descriptors} descriptors became {now}",
+            node.program.name()
+        );
         let grown = node.program.memory().saturating_sub(memory);
         // 10,000 leaked streams of a hundred bytes would be 1 MiB; the allocator moves by less than 4.
         assert!(grown < 4096, "{}: {memory} KiB grew by {grown}", node.program.name());
@@ -86,7 +92,12 @@ fn a_thousand_streams_at_once_work_and_leave_nothing_behind() {
     }
     for (node, before) in [&a, &b].into_iter().zip(before) {
         let few = || (node.program.descriptors() <= before + 2).then_some(());
-        assert!(poll(DEADLINE, few).is_some(), "{}: {before}, now {}", node.program.name(), node.program.descriptors());
+        assert!(
+            poll(DEADLINE, few).is_some(),
+            "{}: {before}, now {}",
+            node.program.name(),
+            node.program.descriptors()
+        );
     }
 }
 

@@ -109,7 +109,10 @@ mod tests {
 
     #[test]
     fn flags_of_subcommands_are_known_and_unknown_ones_passed_on() {
-        assert_eq!(normal("x status -json -config c -what 1"), ["x", "status", "--json", "--config=c", "--what", "1"]);
+        assert_eq!(
+            normal("x status -json -config c -what 1"),
+            ["x", "status", "--json", "--config=c", "--what", "1"]
+        );
         assert_eq!(normal("x -h"), ["x", "--help"]);
         assert_eq!(normal("x -"), ["x", "-"]);
     }

@@ -17,10 +17,12 @@ pub(super) fn one_line(program: &str, error: &clap::Error) -> String {
             },
             None => format!("too many arguments: {see}"),
         },
-        ErrorKind::InvalidSubcommand => match text(error, ContextKind::InvalidSubcommand).filter(|it| harmless(it)) {
-            Some(name) => format!("there is no subcommand {name}: {see}"),
-            None => format!("an argument is neither a flag nor a subcommand: {see}"),
-        },
+        ErrorKind::InvalidSubcommand => {
+            match text(error, ContextKind::InvalidSubcommand).filter(|it| harmless(it)) {
+                Some(name) => format!("there is no subcommand {name}: {see}"),
+                None => format!("an argument is neither a flag nor a subcommand: {see}"),
+            }
+        }
         ErrorKind::InvalidValue | ErrorKind::NoEquals | ErrorKind::TooFewValues => {
             match invalid.as_deref().and_then(flag_name) {
                 Some(name) => format!("-{name} needs a value: {see}"),

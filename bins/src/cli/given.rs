@@ -266,7 +266,9 @@ mod tests {
 
     #[test]
     fn refusals_repeat_no_secret() {
-        for line in ["x 12345678", "x -tokne=12345678", "x -12345678", "x token admin 12345678", "x token = 12345678"] {
+        for line in
+            ["x 12345678", "x -tokne=12345678", "x -12345678", "x token admin 12345678", "x token = 12345678"]
+        {
             let text = refusal(line);
             assert!(!text.contains("12345678"), "{text}");
         }

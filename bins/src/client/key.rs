@@ -16,18 +16,21 @@ pub(super) fn load_or_make(store: &dyn Store, folder: &Path) -> Result<Identity,
     let path = folder.join(FILE);
     let shown = path.display();
     let content = store.load(FILE).map_err(|error| {
-        Failure::Usage(format!("cannot read the node key {shown}: {}: make it readable", files::reason(&error)))
+        Failure::Usage(format!(
+            "cannot read the node key {shown}: {}: make it readable",
+            files::reason(&error)
+        ))
     })?;
     if let Some(content) = content {
         let content = Zeroizing::new(content);
         // What is no UTF-8 is no key either; the machine-readable reason is in the error.
         let text = std::str::from_utf8(&content).unwrap_or("?");
-        return Identity::from_file(text).map_err(|error| {
-            Failure::Usage(format!("node key {shown}: {error}"))
-        });
+        return Identity::from_file(text)
+            .map_err(|error| Failure::Usage(format!("node key {shown}: {error}")));
     }
     let mut seed = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut *seed).map_err(|error| Failure::Failed(format!("no randomness for a node key: {error}")))?;
+    getrandom::fill(&mut *seed)
+        .map_err(|error| Failure::Failed(format!("no randomness for a node key: {error}")))?;
     let identity = Identity::from_seed(*seed);
     let content = Zeroizing::new(identity.to_file());
     store.save(FILE, content.as_bytes()).map_err(|error| {

@@ -26,7 +26,8 @@ pub(crate) fn main(argv: impl IntoIterator<Item = OsString>) -> Result<(), Failu
     let environment = |name: &str| std::env::var_os(name);
     let given = Given::new(&matches, &environment);
     // The demo's results are for people: the nodes' own news would stand between them.
-    let level = if matches.subcommand_name() == Some("demo") { Threshold(Level::WARN) } else { Threshold::default() };
+    let level =
+        if matches.subcommand_name() == Some("demo") { Threshold(Level::WARN) } else { Threshold::default() };
     logs::start(given.parsed("log-level")?.unwrap_or(level), given.parsed("log-format")?.unwrap_or_default());
     match matches.subcommand() {
         None => forward(given),
@@ -40,7 +41,8 @@ pub(crate) fn main(argv: impl IntoIterator<Item = OsString>) -> Result<(), Failu
 /// Runs as a node until told to stop.
 fn forward(given: Given<'_>) -> Result<(), Failure> {
     let setup = settings::read(given)?;
-    let stop = Stop::watch().map_err(|error| Failure::Failed(format!("cannot watch for signals: {error}")))?;
+    let stop =
+        Stop::watch().map_err(|error| Failure::Failed(format!("cannot watch for signals: {error}")))?;
     info!(
         version = crate::VERSION,
         node = %setup.agent.node,

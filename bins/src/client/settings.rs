@@ -8,7 +8,7 @@ use inp2p_core::ids::{NodeName, UserName};
 use inp2p_core::path::{Rung, RungSet};
 use inp2p_core::status::RelayStatus;
 use inp2p_core::tunnel::{AllowRule, ForwardRule};
-use inp2p_driver::setup::{AgentSetup, RelaySetup};
+use inp2p_driver::setup::{AgentSetup, RelaySetup, ciphers};
 use tracing::warn;
 
 use super::{config_file, control, key};
@@ -27,7 +27,8 @@ pub(super) fn read(given: Given<'_>) -> Result<AgentSetup, Failure> {
     let file = if anew { Config::default() } else { Config::load(&path)?.unwrap_or_default() };
     let config = overlay(given, file)?;
     let required = required(given, &config)?;
-    let server_ca = config.server.ca.as_ref().map(|ca| files::read("server-ca", Path::new(ca))).transpose()?;
+    let server_ca =
+        config.server.ca.as_ref().map(|ca| files::read("server-ca", Path::new(ca))).transpose()?;
     warn_of_what_is_not_there(given, &config)?;
 
     let folder = files::folder(&path);
@@ -67,7 +68,7 @@ pub(super) fn read(given: Given<'_>) -> Result<AgentSetup, Failure> {
         control: Some(control(given)),
         relay,
         runtime,
-        crypto: run::crypto(),
+        crypto: ciphers(),
         store,
     })
 }
@@ -98,7 +99,14 @@ fn required(given: Given<'_>, config: &Config) -> Result<Required, Failure> {
     if port == 0 {
         return Err(Failure::usage("-serverport 0: no server listens there, use the server's -ws-port"));
     }
-    Ok(Required { host, port, insecure: config.server.insecure.unwrap_or_default(), node, token, token_is_written })
+    Ok(Required {
+        host,
+        port,
+        insecure: config.server.insecure.unwrap_or_default(),
+        node,
+        token,
+        token_is_written,
+    })
 }
 
 /// The file with whatever flags and environment say in its stead.
@@ -209,7 +217,11 @@ fn warn_of_what_is_not_there(given: Given<'_>, config: &Config) -> Result<(), Fa
 
 /// `HOST:PORT`, with an IPv6 address in brackets.
 fn address(host: &str, port: u16) -> String {
-    if host.contains(':') && !host.starts_with('[') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 /// A comma-separated list of rungs.
@@ -218,7 +230,8 @@ struct Rungs(Vec<Rung>);
 impl std::str::FromStr for Rungs {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let rungs = text.split(',').map(|rung| rung.trim().parse::<Rung>().map_err(|error| error.to_string()));
+        let rungs =
+            text.split(',').map(|rung| rung.trim().parse::<Rung>().map_err(|error| error.to_string()));
         rungs.collect::<Result<_, _>>().map(Self)
     }
 }

@@ -79,7 +79,13 @@ fn write_peer(out: &mut String, peer: &PeerStatus) -> std::fmt::Result {
             Verdict::Failed => "failed",
             Verdict::Skipped => "skipped",
         };
-        writeln!(out, "    {:<14} {verdict} after {} ms {}", attempt.rung.as_str(), attempt.ms, escape(&attempt.reason))?;
+        writeln!(
+            out,
+            "    {:<14} {verdict} after {} ms {}",
+            attempt.rung.as_str(),
+            attempt.ms,
+            escape(&attempt.reason)
+        )?;
     }
     Ok(())
 }
@@ -131,7 +137,12 @@ mod tests {
             node: "nodeA".to_owned(),
             key: "00".repeat(32),
             runtime: "tokio".to_owned(),
-            server: ServerStatus { address: "127.0.0.1:27183".to_owned(), connected: true, tls: true, ..Default::default() },
+            server: ServerStatus {
+                address: "127.0.0.1:27183".to_owned(),
+                connected: true,
+                tls: true,
+                ..Default::default()
+            },
             nat: NatStatus::default(),
             peers: vec![PeerStatus {
                 node: "nodeB".to_owned(),
@@ -197,6 +208,9 @@ mod tests {
 
     #[test]
     fn bytes_are_shown_in_units() {
-        assert_eq!([bytes(0), bytes(1023), bytes(1536), bytes(u64::MAX)], ["0 B", "1023 B", "1.5 KiB", "16.0 EiB"]);
+        assert_eq!(
+            [bytes(0), bytes(1023), bytes(1536), bytes(u64::MAX)],
+            ["0 B", "1023 B", "1.5 KiB", "16.0 EiB"]
+        );
     }
 }

@@ -107,7 +107,10 @@ impl Config {
             }
         }
         if content.len() as u64 > MAX_BYTES {
-            return Err(Failure::Usage(format!("{}: longer than 1 MiB: not a configuration file", path.display())));
+            return Err(Failure::Usage(format!(
+                "{}: longer than 1 MiB: not a configuration file",
+                path.display()
+            )));
         }
         let config: Self = serde_json::from_slice(&content).map_err(|error| malformed(path, &error))?;
         if config.token.is_some() {
@@ -137,7 +140,9 @@ fn malformed(path: &Path, error: &serde_json::Error) -> Failure {
     let reason = reason.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&reason);
     let reason = reason.replace("field `", "key `");
     let path = path.display();
-    Failure::Usage(format!("{path}, line {line}, column {column}: {reason}: mend it, or make it anew with -newconfig"))
+    Failure::Usage(format!(
+        "{path}, line {line}, column {column}: {reason}: mend it, or make it anew with -newconfig"
+    ))
 }
 
 /// Far above any real file (a thousand forwards take 200 KB), and harmless to read.

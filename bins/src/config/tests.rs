@@ -49,7 +49,9 @@ fn load(name: &str, content: &str) -> Result<Config, Failure> {
 /// The refusal without the path.
 fn refusal(name: &str, content: &str) -> String {
     match load(name, content) {
-        Err(Failure::Usage(text)) => text.split_once("config.json, ").map(|(_, rest)| rest.to_owned()).unwrap_or(text),
+        Err(Failure::Usage(text)) => {
+            text.split_once("config.json, ").map(|(_, rest)| rest.to_owned()).unwrap_or(text)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -124,7 +126,10 @@ fn values_are_checked_where_they_stand() {
         ("v3", "{\n\"server\": {\"port\": 65536}}"),
         ("v4", "{\n\"server\": {\"key\": \"00\"}}"),
         ("v5", "{\n\"forwards\": [{\"listen\": \"here\", \"node\": \"b\", \"target\": \"127.0.0.1:1\"}]}"),
-        ("v6", "{\n\"forwards\": [{\"listen\": \"127.0.0.1:1\", \"node\": \"b\", \"target\": \"127.0.0.1\"}]}"),
+        (
+            "v6",
+            "{\n\"forwards\": [{\"listen\": \"127.0.0.1:1\", \"node\": \"b\", \"target\": \"127.0.0.1\"}]}",
+        ),
         ("v7", "{\n\"allow\": [\"10.0.0.0/33:*\"]}"),
         ("v8", "{\n\"node\": \"a\""),
         ("v9", "{\n}{"),

@@ -30,12 +30,16 @@ impl Load {
         line(format!("from target  {}, SHA-256 equal", rate(BULK, back)));
         let took = self.many_short(SHORT)?;
         let millis = took.as_millis();
-        line(format!("short        {SHORT} connections at once, 1 KiB there and back each: {millis} ms, 0 failed"));
+        line(format!(
+            "short        {SHORT} connections at once, 1 KiB there and back each: {millis} ms, 0 failed"
+        ));
         let mut times = self.round_trips(ROUND_TRIPS)?;
         times.sort_unstable();
         let at = |share: usize| times.get(times.len() * share / 100).map_or(0, Duration::as_micros);
         let (half, most) = (at(50), at(99));
-        line(format!("latency      64 bytes there and back, {ROUND_TRIPS} times: p50 {half} us, p99 {most} us"));
+        line(format!(
+            "latency      64 bytes there and back, {ROUND_TRIPS} times: p50 {half} us, p99 {most} us"
+        ));
         Ok(())
     }
 
@@ -108,8 +112,11 @@ impl Load {
     fn many_short(self, count: usize) -> Result<Duration, String> {
         let start = Instant::now();
         let failed: Vec<String> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..count).map(|number| scope.spawn(move || self.short(number as u8))).collect();
-            let ends = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("panic"))));
+            let threads: Vec<_> =
+                (0..count).map(|number| scope.spawn(move || self.short(number as u8))).collect();
+            let ends = threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("panic"))));
             ends.filter_map(Result::err).map(|error| error.to_string()).collect()
         });
         match failed.first() {

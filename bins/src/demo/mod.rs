@@ -26,7 +26,7 @@ use inp2p_core::status::{ForwardStatus, Status};
 use inp2p_core::tunnel::{Allow, ForwardRule};
 use inp2p_driver::agent::AgentHandle;
 use inp2p_driver::net::Net;
-use inp2p_driver::setup::{AgentSetup, RelaySetup, ServerSetup};
+use inp2p_driver::setup::{AgentSetup, RelaySetup, ServerSetup, ciphers};
 
 use crate::client::relay_status;
 use crate::failure::Failure;
@@ -37,12 +37,14 @@ use memory::MemoryStore;
 
 /// Runs the demo to its end or to the first signal.
 pub(crate) fn main() -> Result<(), Failure> {
-    let stop = Stop::watch().map_err(|error| Failure::Failed(format!("cannot watch for signals: {error}")))?;
+    let stop =
+        Stop::watch().map_err(|error| Failure::Failed(format!("cannot watch for signals: {error}")))?;
     run::on_runtime(move |net| demo(net, stop))
 }
 
 async fn demo<N: Net>(net: N, mut stop: Stop) -> Result<(), Failure> {
-    let target = target::start().map_err(|error| Failure::Failed(format!("cannot listen on loopback: {error}")))?;
+    let target =
+        target::start().map_err(|error| Failure::Failed(format!("cannot listen on loopback: {error}")))?;
     let token = token::random()?;
     let user = UserName::default();
     let server = server_setup(BTreeMap::from([(user.clone(), token.clone())]));
@@ -65,7 +67,7 @@ async fn demo<N: Net>(net: N, mut stop: Stop) -> Result<(), Failure> {
         }
     };
 
-    nodes.iter_mut().for_each(AgentHandle::shutdown);
+    nodes.iter().for_each(AgentHandle::shutdown);
     for node in &mut nodes {
         run::at_most(&net, END, node.wait()).await;
     }
@@ -85,7 +87,7 @@ async fn show<N: Net>(net: &N, server: SocketAddr, nodes: &[AgentHandle]) -> Res
 
     let load = Load::new(forward);
     let first = in_thread(move || load.round_trips(1)).await;
-    let peers = a.status().await.map(|status| status.peers).unwrap_or_default();
+    let peers = a.status().await.peers;
     let Some(peer) = peers.first().filter(|_| first.is_ok()) else {
         let reason = peers.first().and_then(|peer| peer.error.clone());
         let reason = reason.or(first.err()).unwrap_or_else(|| "no peer".to_owned());
@@ -96,7 +98,7 @@ async fn show<N: Net>(net: &N, server: SocketAddr, nodes: &[AgentHandle]) -> Res
     output::result(format!("link         {NODE_A} to {NODE_B} by {rung}{remote}"));
     output::result(format!("forward      {forward} on {NODE_A} to the target behind {NODE_B}"));
 
-    let moved = in_thread(move || load.run(|line| output::result(line))).await;
+    let moved = in_thread(move || load.run(output::result)).await;
     moved.map_err(|reason| Failure::Failed(format!("the demo failed: {reason}")))?;
     output::result("well done    every byte arrived as it was sent, and nothing is left behind");
     Ok(())
@@ -112,21 +114,20 @@ async fn settled<N: Net, T>(
     let until = net.now() + START;
     loop {
         let status = node.status().await;
-        if let Some(found) = status.as_ref().and_then(&wanted) {
+        if let Some(found) = wanted(&status) {
             return Ok(found);
         }
-        if status.is_none() || net.now() >= until {
-            let reasons: Vec<_> = status.into_iter().flat_map(|status| reasons(&status)).collect();
-            return Err(Failure::Failed(format!("{otherwise} within {} s: {}", START.as_secs(), reasons.join("; "))));
+        if net.now() >= until {
+            let errors = status.forwards.iter().map(|forward| &forward.error);
+            let reasons: Vec<_> = errors.chain([&status.server.error]).flatten().cloned().collect();
+            return Err(Failure::Failed(format!(
+                "{otherwise} within {} s: {}",
+                START.as_secs(),
+                reasons.join("; ")
+            )));
         }
         run::sleep(net, LOOK_AGAIN).await;
     }
-}
-
-/// What is wrong, as far as the node knows.
-fn reasons(status: &Status) -> Vec<String> {
-    let errors = status.forwards.iter().map(|forward| &forward.error);
-    errors.chain([&status.server.error]).flatten().cloned().collect()
 }
 
 fn listening(status: &Status) -> Option<SocketAddr> {
@@ -157,7 +158,7 @@ fn server_setup(users: BTreeMap<UserName, Token>) -> ServerSetup {
         trusted_proxies: Vec::new(),
         tls: None,
         software: VERSION,
-        crypto: run::crypto(),
+        crypto: ciphers(),
         store: Arc::new(MemoryStore::default()),
     }
 }
@@ -199,7 +200,7 @@ fn agent_setup<N: Net>(
         control: None,
         relay,
         runtime: run::RUNTIME,
-        crypto: run::crypto(),
+        crypto: ciphers(),
         store: Arc::new(MemoryStore::default()),
     })
 }

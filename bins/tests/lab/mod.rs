@@ -4,6 +4,7 @@
 //! Everything that is started here ends with the value that stands for it, also when a test fails.
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
+#![allow(clippy::print_stdout, reason = "the harness captures it and shows it with a failure")]
 
 pub(crate) mod process;
 pub(crate) mod target;
@@ -82,11 +83,13 @@ impl Lab {
     pub(crate) fn server_on(&self, ports: [SocketAddr; 5]) -> Server {
         let [ws, udp1, udp2, tcp1, tcp2] = ports.map(|address| address.port().to_string());
         let data = self.path("server").display().to_string();
-        let mut command = self.inp2ps(&["-token", TOKEN, "-bind", "127.0.0.1", "-data", &data, "-ws-port", &ws]);
+        let mut command =
+            self.inp2ps(&["-token", TOKEN, "-bind", "127.0.0.1", "-data", &data, "-ws-port", &ws]);
         command.args(["-stun-udp1", &udp1, "-stun-udp2", &udp2, "-stun-tcp1", &tcp1, "-stun-tcp2", &tcp2]);
         let program = Program::start("inp2ps", command);
         let line = program.wait_for_log("inp2ps listens");
-        let ports = ["ws=", "stun_udp1=", "stun_udp2=", "stun_tcp1=", "stun_tcp2="].map(|field| address(&line, field));
+        let ports = ["ws=", "stun_udp1=", "stun_udp2=", "stun_tcp1=", "stun_tcp2="]
+            .map(|field| address(&line, field));
         Server { program, ports }
     }
 
@@ -233,7 +236,9 @@ impl Node {
             last = self.try_status();
             last.as_ref().and_then(&wanted)
         });
-        found.unwrap_or_else(|| panic!("{}: not {what}: {last:#?}\n{}", self.program.name(), self.program.log()))
+        found.unwrap_or_else(|| {
+            panic!("{}: not {what}: {last:#?}\n{}", self.program.name(), self.program.log())
+        })
     }
 
     /// Where its only forward listens.
@@ -353,7 +358,10 @@ pub(crate) fn poll<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -
 /// The address behind `field` in a log line.
 fn address(line: &str, field: &str) -> SocketAddr {
     let rest = line.split_once(field).unwrap_or_else(|| panic!("no {field} in {line}")).1;
-    rest.split([' ', ',']).next().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{field} in {line}"))
+    rest.split([' ', ','])
+        .next()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| panic!("{field} in {line}"))
 }
 
 /// Whether a folder of the file system holds what a lab would leave behind.

@@ -21,7 +21,8 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it.
     pub(crate) fn start(name: &str, mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let lines = Arc::new(Mutex::new(Vec::new()));
         let gathered = Arc::clone(&lines);
@@ -147,7 +148,11 @@ impl Ran {
         let stderr = gather(child.0.stderr.take().unwrap());
         let status = poll(DEADLINE * 4, || child.0.try_wait().unwrap());
         let status = status.unwrap_or_else(|| panic!("{command:?} still runs"));
-        Self { code: status.code().unwrap_or(-1), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+        Self {
+            code: status.code().unwrap_or(-1),
+            stdout: stdout.join().unwrap(),
+            stderr: stderr.join().unwrap(),
+        }
     }
 
     /// Runs it without any input.

@@ -32,15 +32,18 @@ use crate::web::{self, Local, Signal, SignalEvent, SignalServer, StatusCall, Sta
 /// A node that runs.
 #[derive(Debug)]
 pub struct AgentHandle {
-    stop: Option<oneshot::Sender<()>>,
+    stop: mpsc::UnboundedSender<()>,
     exit: oneshot::Receiver<Exit>,
     status: mpsc::Sender<StatusCall>,
+    /// What there was to show at the start.
+    first: Status,
 }
 
 impl AgentHandle {
     /// Lets it end in order: open streams have a few seconds to finish.
-    pub fn shutdown(&mut self) {
-        self.stop = None;
+    pub fn shutdown(&self) {
+        // It may have ended by itself.
+        let _ = self.stop.unbounded_send(());
     }
 
     /// Waits until it has ended, and says how.
@@ -48,11 +51,14 @@ impl AgentHandle {
         (&mut self.exit).await.unwrap_or(Exit::Stopped)
     }
 
-    /// What `status` shows; none once it has ended.
-    pub async fn status(&self) -> Option<Status> {
+    /// What `status` shows; once the node has ended, what it showed at its start.
+    pub async fn status(&self) -> Status {
         let (answer, answered) = oneshot::channel();
-        self.status.clone().send(answer).await.ok()?;
-        answered.await.ok()
+        let asked = self.status.clone().send(answer).await;
+        match answered.await {
+            Ok(status) if asked.is_ok() => status,
+            Ok(_) | Err(_) => self.first.clone(),
+        }
     }
 }
 
@@ -102,11 +108,12 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
     let registry = Registry::new();
     let (peers_guard, peers_stop) = oneshot::channel();
     net.spawn("peers", peers::run(net.clone(), listener, Arc::clone(&registry), peers_stop));
-    let (stop, stopped) = oneshot::channel();
+    let (stop, stopped) = mpsc::unbounded();
     let (exit, exited) = oneshot::channel();
     let (status, statuses) = mpsc::channel(1);
     let (news_in, news) = mpsc::channel(NEWS);
     let (internal_in, internal) = mpsc::channel(INTERNAL);
+    let first = agent.status();
     let control = Control {
         timer: net.timer(),
         agent,
@@ -133,7 +140,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         _peers: peers_guard,
     };
     net.spawn("agent", control.run(port));
-    Ok(AgentHandle { stop: Some(stop), exit: exited, status })
+    Ok(AgentHandle { stop, exit: exited, status, first })
 }
 
 struct Control<N: Net> {
@@ -154,7 +161,7 @@ struct Control<N: Net> {
     internal: mpsc::Receiver<Internal>,
     statuses: [mpsc::Receiver<StatusCall>; 2],
     /// None once told to stop.
-    stopped: Option<oneshot::Receiver<()>>,
+    stopped: Option<mpsc::UnboundedReceiver<()>>,
     /// Until when sessions may finish, once told to stop.
     leaving: Option<Instant>,
     interfaces: Vec<IpAddr>,
@@ -237,7 +244,7 @@ impl<N: Net> Control<N> {
     /// Ends in order: first the forwards, then the sessions, then the agent.
     fn stop(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
         if let Some(stopped) = &mut self.stopped
-            && Pin::new(stopped).poll(cx).is_ready()
+            && stopped.poll_next_unpin(cx).is_ready()
         {
             self.stopped = None;
             self.forwards.values_mut().for_each(|forward| forward.listening = None);

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -27,7 +26,7 @@ use crate::web::{self, AdminCall, AdminClient, AdminKey, Front, FrontConfig, Fro
 #[derive(Debug)]
 pub struct ServerHandle {
     ports: Ports,
-    stop: Option<oneshot::Sender<()>>,
+    stop: mpsc::UnboundedSender<()>,
     ended: oneshot::Receiver<()>,
 }
 
@@ -38,13 +37,20 @@ impl ServerHandle {
     }
 
     /// Lets it end; connections are closed with a word to each node.
-    pub fn shutdown(&mut self) {
-        self.stop = None;
+    pub fn shutdown(&self) {
+        // It may have ended by itself.
+        let _ = self.stop.unbounded_send(());
     }
 
     /// Waits until it has ended.
-    pub async fn wait(&mut self) {
-        let _ = (&mut self.ended).await;
+    ///
+    /// # Errors
+    /// Why it had to end, if nobody asked it to.
+    pub async fn wait(&mut self) -> Result<(), String> {
+        match (&mut self.ended).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err("the server's control task failed".to_owned()),
+        }
     }
 }
 
@@ -107,7 +113,7 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
         net.spawn("stun tcp", stun::tcp(net.clone(), listener, stop));
     }
 
-    let (stop, stopped) = oneshot::channel();
+    let (stop, stopped) = mpsc::unbounded();
     let (end, ended) = oneshot::channel();
     let control = Control {
         timer: net.timer(),
@@ -126,9 +132,9 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
     };
     net.spawn("server", async move {
         control.run().await;
-        drop(end);
+        let _ = end.send(());
     });
-    Ok(ServerHandle { ports, stop: Some(stop), ended })
+    Ok(ServerHandle { ports, stop, ended })
 }
 
 struct Control<N: Net> {
@@ -143,7 +149,7 @@ struct Control<N: Net> {
     asked: BTreeMap<u64, oneshot::Sender<Result<AdminReply, AdminError>>>,
     next_ask: u64,
     outboxes: BTreeMap<ConnId, Outbox>,
-    stopped: oneshot::Receiver<()>,
+    stopped: mpsc::UnboundedReceiver<()>,
     _front: Front,
     _guards: Vec<oneshot::Sender<()>>,
 }
@@ -163,7 +169,7 @@ impl<N: Net> Control<N> {
     /// Ready when the server is to end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURNS {
-            if Pin::new(&mut self.stopped).poll(cx).is_ready() {
+            if self.stopped.poll_next_unpin(cx).is_ready() {
                 return Poll::Ready(());
             }
             let now = self.net.now();

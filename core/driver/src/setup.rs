@@ -13,7 +13,7 @@ use inp2p_core::tunnel::Allow;
 use rustls::crypto::CryptoProvider;
 
 use crate::net::Store;
-use crate::web::Cidr;
+pub use crate::web::Cidr;
 
 /// A client.
 pub struct AgentSetup {
@@ -78,6 +78,11 @@ pub struct ServerSetup {
     pub crypto: Arc<CryptoProvider>,
     /// Its files: identity, pins, admin key, certificate.
     pub store: Arc<dyn Store>,
+}
+
+/// The ciphers of every program; only a simulation brings others.
+pub fn ciphers() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// Where a server listens.

@@ -14,11 +14,11 @@ use tracing::{debug, warn};
 
 use crate::exact::{read_exact, write_all};
 use crate::forward::{PAUSE, pause};
-use crate::net::{ListenIo as _, Net, RecvBatch, Transmit, UdpIo};
+use crate::net::{ListenIo as _, Net, RECV_BUFFER_BYTES, RecvBatch, Transmit, UdpIo};
 
 /// Answers Binding requests on a UDP socket until `stop` is dropped.
 pub(crate) async fn udp<N: Net>(mut socket: N::Udp, mut stop: oneshot::Receiver<()>) {
-    let mut batch = RecvBatch::new(BATCH, DATAGRAM);
+    let mut batch = RecvBatch::new(BATCH, RECV_BUFFER_BYTES);
     poll_fn(|cx| {
         for _ in 0..TURNS {
             if Pin::new(&mut stop).poll(cx).is_ready() {
@@ -118,8 +118,8 @@ const DATAGRAM: usize = 1500;
 /// The longest reply, with room: 92 bytes to a bare IPv6 request, and an error names a few attributes.
 const REPLY: usize = 256;
 
-/// Datagrams a system call.
-const BATCH: usize = 32;
+/// Datagrams a system call: with their buffers half a megabyte a socket.
+const BATCH: usize = 8;
 
 /// Batches before other tasks of the thread have their turn.
 const TURNS: usize = 32;

@@ -49,7 +49,8 @@ fn flags_go_before_the_file() {
 
 #[test]
 fn forwards_of_the_command_line_replace_those_of_the_file() {
-    let names = |line: &str| overlaid(line).forwards().into_iter().map(|rule| rule.listen.port()).collect::<Vec<_>>();
+    let names =
+        |line: &str| overlaid(line).forwards().into_iter().map(|rule| rule.listen.port()).collect::<Vec<_>>();
     assert_eq!(names("x"), [1]);
     assert_eq!(names("x -forward 2:b:2 -forward 3:b:3"), [2, 3]);
 }
@@ -58,7 +59,9 @@ fn forwards_of_the_command_line_replace_those_of_the_file() {
 fn what_is_missing_is_named() {
     assert!(missing("x -node a -token 1").starts_with("no server: give -serverhost HOST"));
     assert!(missing("x -serverhost h -token 1").starts_with("no node name: give -node NAME"));
-    assert!(missing("x -serverhost h -node a").starts_with("no token: give -token-file FILE or -token TOKEN"));
+    assert!(
+        missing("x -serverhost h -node a").starts_with("no token: give -token-file FILE or -token TOKEN")
+    );
 }
 
 #[test]
@@ -77,5 +80,8 @@ fn two_tokens_contradict_each_other() {
 
 #[test]
 fn addresses_are_written_as_urls_have_them() {
-    assert_eq!([address("h", 1), address("::1", 1), address("127.0.0.1", 1)], ["h:1", "[::1]:1", "127.0.0.1:1"]);
+    assert_eq!(
+        [address("h", 1), address("::1", 1), address("127.0.0.1", 1)],
+        ["h:1", "[::1]:1", "127.0.0.1:1"]
+    );
 }

@@ -76,8 +76,8 @@ pub async fn a_socket_can_move_between_tasks<N: Net>(net: N) {
 /// A thousand connections (two thousand sockets) are open at the same time, and each carries bytes.
 pub async fn two_thousand_sockets_are_open_at_once<N: Net>(net: N) {
     let limit = raise_descriptor_limit();
-    // Other checks run beside this one in the same process.
-    let count = usize::try_from(limit / 3).unwrap_or(usize::MAX).min(1000);
+    // Other checks run beside this one in the same process: it leaves them more than half.
+    let count = usize::try_from(limit / 5).unwrap_or(usize::MAX).min(1000);
     if count < 1000 {
         tracing::warn!(limit, count, "fewer connections than wanted: the limit of descriptors is low");
     }

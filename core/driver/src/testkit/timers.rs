@@ -1,11 +1,8 @@
 //! Timers. Only the order of things is checked, and that nothing rings before its time.
 
 use std::future::poll_fn;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-
-use futures_channel::mpsc;
-use futures_util::StreamExt;
 
 use super::{once, pause, within};
 use crate::net::{Net, TimerIo};
@@ -13,24 +10,27 @@ use crate::net::{Net, TimerIo};
 /// Timers ring in the order of their instants, whatever the order they were set in, and none too early.
 pub async fn timers_ring_in_order<N: Net>(net: N) {
     let start = net.now();
-    let (rang, mut ring) = mpsc::unbounded();
-    for after in [60, 20, 40] {
-        let at = start + Duration::from_millis(after);
-        let rang = rang.clone();
-        let mut timer = net.timer();
-        let clock = net.clone();
-        net.spawn("timer", async move {
-            poll_fn(|cx| timer.poll_at(cx, Some(at))).await;
-            assert!(clock.now() >= at, "rang early");
-            let _ = rang.unbounded_send(after);
-        });
+    let mut timers = [60, 20, 40].map(|after| (start + Duration::from_millis(after), net.timer()));
+    for (at, timer) in &mut timers {
+        let _ = once(|cx| timer.poll_at(cx, Some(*at))).await;
     }
-    drop(rang);
-    let mut order = Vec::new();
-    while let Some(after) = within(&net, "a timer", ring.next()).await {
-        order.push(after);
-    }
-    assert_eq!(order, [20, 40, 60]);
+    // Asked from the latest to the earliest: time that passes between the questions cannot make a later one
+    // look ready alone.
+    timers.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    let mut left = timers.len();
+    let all = poll_fn(|cx| {
+        let ready = timers.each_mut().map(|(at, timer)| timer.poll_at(cx, Some(*at)).is_ready());
+        let now = net.now();
+        assert!(ready.is_sorted(), "a later timer rang before an earlier one: {ready:?}");
+        for ((at, _), ready) in timers.iter().zip(ready) {
+            assert!(!ready || now >= *at, "rang early");
+        }
+        let pending = ready.iter().filter(|ready| !**ready).count();
+        assert!(pending <= left, "a timer that rang is not ready any more");
+        left = pending;
+        if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+    });
+    within(&net, "the last timer", all).await;
 }
 
 /// An instant that has passed is ready at once; no instant never is.

@@ -212,7 +212,7 @@ where
         let Some(mut step) = handshake.take() else { return Poll::Pending };
         step.get_mut().get_mut().set_waker(cx.waker());
         match step.handshake() {
-            Ok((socket, _)) => Poll::Ready(Ok(socket)),
+            Ok((socket, _)) => Poll::Ready(Ok(Box::new(socket))),
             Err(HandshakeError::Interrupted(step)) => {
                 handshake = Some(step);
                 Poll::Pending
@@ -243,7 +243,7 @@ fn request(server: &SignalServer) -> Result<http::Request<()>, http::Error> {
         .body(())
 }
 
-fn start<N, S>(net: &N, socket: WebSocket<PollIo<S>>, local: SocketAddr, remote: SocketAddr) -> Signal
+fn start<N, S>(net: &N, socket: Box<WebSocket<PollIo<S>>>, local: SocketAddr, remote: SocketAddr) -> Signal
 where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -24,7 +24,7 @@ use crate::net::{ListenIo, Net};
 use crate::web::admin::{AdminClient, AdminKey};
 use crate::web::identity::Cidr;
 use crate::web::slots::{Slot, Slots};
-use crate::web::time::{by, sleep_until};
+use crate::web::time::{by, sleep_until, yield_now};
 use crate::web::ws::Outbox;
 use crate::web::{http, rest};
 
@@ -140,24 +140,34 @@ pub(crate) struct Peer {
 }
 
 async fn accept<N: Net>(shared: Arc<Shared<N>>, mut listener: N::Listener) {
+    let mut failing = false;
     loop {
-        match poll_fn(|cx| listener.poll_accept(cx)).await {
-            Ok((stream, address)) => {
-                let ip = address.ip().to_canonical();
-                let many =
-                    ip.is_loopback() || shared.trusted_proxies.iter().any(|network| network.contains(ip));
-                let Some(slot) = shared.slots.take(ip, many) else {
-                    tracing::debug!(%address, "connection refused: too many wait to log in");
-                    continue;
-                };
-                let task = connection(shared.clone(), stream, address, slot);
-                shared.net.spawn("connection", task);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections; trying again");
-                sleep_until(&shared.net, shared.net.now() + ACCEPT_PAUSE).await;
+        // In batches, so that a flood of connections does not keep this task running.
+        for _ in 0..ACCEPT_BATCH {
+            match poll_fn(|cx| listener.poll_accept(cx)).await {
+                Ok((stream, address)) => {
+                    failing = false;
+                    accepted(&shared, stream, address);
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(%error, "cannot accept connections; trying again until it works");
+                    }
+                    failing = true;
+                    sleep_until(&shared.net, shared.net.now() + ACCEPT_PAUSE).await;
+                }
             }
         }
+        yield_now().await;
+    }
+}
+
+fn accepted<N: Net>(shared: &Arc<Shared<N>>, stream: N::Stream, address: SocketAddr) {
+    let ip = address.ip().to_canonical();
+    let many = ip.is_loopback() || shared.trusted_proxies.iter().any(|network| network.contains(ip));
+    match shared.slots.take(ip, many) {
+        Some(slot) => shared.net.spawn("connection", connection(shared.clone(), stream, address, slot)),
+        None => tracing::debug!(%address, "connection refused: too many wait to log in"),
     }
 }
 
@@ -218,6 +228,8 @@ impl From<[u8; 1]> for First {
 const FIRST_BYTE_TIME: Duration = Duration::from_secs(5);
 /// Two round trips and some arithmetic.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// Connections that are accepted before other tasks get their turn.
+const ACCEPT_BATCH: usize = 32;
 /// Out of descriptors: trying again at once would spin, and deadlines free some soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

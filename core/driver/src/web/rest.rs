@@ -34,56 +34,81 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     if !host_is_sane(&request) {
-        return bad_request("the Host header is missing, there twice, or no host");
+        return bad_request("the Host header is missing, there twice, or no host").into();
     }
     if request.uri().path() == SIGNALLING {
         return upgrade::answer::<N, S>(&shared, &peer, request);
     }
-    let Some(path) = request.uri().path().strip_prefix(BASE).filter(|path| path.starts_with('/')) else {
-        return not_found();
+    let path = request.uri().path().strip_prefix(BASE).filter(|path| path.starts_with('/'));
+    let Some(found) = path.map(|path| routes::find(request.method(), path)) else {
+        return not_found().into();
     };
-    let found = routes::find(request.method(), path);
     let open = matches!(&found, Match::Route(route, _) if route.open);
-    if !open {
-        if let Err(refusal) = authorise(&shared, &peer, request.headers()) {
-            return refusal;
-        }
+    if !open && let Err(refusal) = authorise(&shared, &peer, request.headers()) {
+        return refusal.into();
     }
     match found {
-        Match::Route(route, parameters) => call(&shared, route.op, &parameters, request).await,
+        Match::Route(route, parameters) => {
+            call(&shared, route.op, &parameters, request).await.unwrap_or_else(Answer::from)
+        }
         Match::OtherMethods(allow) => {
-            let mut answer =
-                failure(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &format!("use {allow}"));
+            let message = format!("use {allow}");
+            let mut answer = failure(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", &message);
             if let Ok(allow) = HeaderValue::try_from(allow) {
                 answer.headers_mut().insert(ALLOW, allow);
             }
             answer
         }
-        Match::None => not_found(),
-        Match::BadPath => bad_request("the path is not percent-encoded UTF-8"),
+        Match::None => not_found().into(),
+        Match::BadPath => bad_request("the path is not percent-encoded UTF-8").into(),
     }
 }
 
-/// Whether a request may use what is not open to all; if not, the answer.
-fn authorise<N: Net>(shared: &Shared<N>, peer: &Peer, headers: &HeaderMap) -> Result<(), Answer> {
+/// Why a request is not carried out.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    /// `WWW-Authenticate`, where the key would help.
+    challenge: Option<&'static str>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, message: &str) -> Self {
+        Self { status, code, message: message.to_owned(), challenge: None }
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        let mut answer = failure(refusal.status, refusal.code, &refusal.message);
+        if let Some(challenge) = refusal.challenge {
+            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        answer
+    }
+}
+
+/// Whether a request may use what is not open to all.
+fn authorise<N: Net>(shared: &Shared<N>, peer: &Peer, headers: &HeaderMap) -> Result<(), Refusal> {
     if !peer.tls && !sender(peer.address, headers, &shared.trusted_proxies).local {
-        return Err(failure(
+        return Err(Refusal::new(
             StatusCode::FORBIDDEN,
             "tls-required",
             "only health is served without TLS: use https://, or call from the server's own machine",
         ));
     }
     if !origin_is_ours(headers, peer.tls) {
-        return Err(failure(StatusCode::FORBIDDEN, "origin", "not for web pages of other sites"));
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "origin", "not for web pages of other sites"));
     }
     let (challenge, message) = match bearer(headers) {
         Some(key) if shared.admin_key.matches(key) => return Ok(()),
         Some(_) => ("Bearer error=\"invalid_token\"", "the admin key is wrong"),
         None => ("Bearer", "send `Authorization: Bearer KEY`, KEY being what admin.key holds"),
     };
-    let mut answer = failure(StatusCode::UNAUTHORIZED, "unauthorized", message);
-    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-    Err(answer)
+    let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
+    Err(Refusal { challenge: Some(challenge), ..refusal })
 }
 
 /// The credentials of RFC 6750 section 2.1.
@@ -98,39 +123,35 @@ async fn call<N: Net>(
     op: Op,
     parameters: &[String],
     request: Request<Incoming>,
-) -> Answer {
-    match op {
-        Op::Health => health(shared),
-        Op::OpenApi => json(StatusCode::OK, &openapi::document()),
-        Op::Nodes => ask(shared, AdminRequest::Nodes).await,
-        Op::Node => match names(parameters) {
-            Ok((user, node)) => ask(shared, AdminRequest::Node(user, node)).await,
-            Err(refusal) => refusal,
-        },
-        Op::ForgetKey => match names(parameters) {
-            Ok((user, node)) => ask(shared, AdminRequest::ForgetKey(user, node)).await,
-            Err(refusal) => refusal,
-        },
-        Op::PutForward => match forward_name(parameters) {
-            Ok((user, node, name)) => match rule(shared, &name, request).await {
-                Ok(rule) => {
-                    ask(shared, AdminRequest::PushForward { user, node, name, rule: Some(rule) }).await
-                }
-                Err(refusal) => refusal,
-            },
-            Err(refusal) => refusal,
-        },
-        Op::DeleteForward => match forward_name(parameters) {
-            Ok((user, node, name)) => {
-                ask(shared, AdminRequest::PushForward { user, node, name, rule: None }).await
-            }
-            Err(refusal) => refusal,
-        },
+) -> Result<Answer, Refusal> {
+    let asked = match op {
+        Op::Health => return Ok(health(shared)),
+        Op::OpenApi => return Ok(json(StatusCode::OK, &openapi::document())),
         // No node relays yet, so the list is complete.
-        Op::Relays => json(StatusCode::OK, &json!({ "relays": [] })),
-        Op::PutShare | Op::DeleteShare => not_yet("shares"),
-        Op::Metrics => not_yet("metrics"),
-    }
+        Op::Relays => return Ok(json(StatusCode::OK, &json!({ "relays": [] }))),
+        Op::PutShare | Op::DeleteShare => return Err(not_yet("shares")),
+        Op::Metrics => return Err(not_yet("metrics")),
+        Op::Nodes => AdminRequest::Nodes,
+        Op::Node => {
+            let (user, node) = names(parameters)?;
+            AdminRequest::Node(user, node)
+        }
+        Op::ForgetKey => {
+            let (user, node) = names(parameters)?;
+            AdminRequest::ForgetKey(user, node)
+        }
+        Op::PutForward => {
+            let (user, node) = names(parameters)?;
+            let name = forward_name(parameters)?;
+            let rule = Some(rule(shared, &name, request).await?);
+            AdminRequest::PushForward { user, node, name, rule }
+        }
+        Op::DeleteForward => {
+            let (user, node) = names(parameters)?;
+            AdminRequest::PushForward { user, node, name: forward_name(parameters)?, rule: None }
+        }
+    };
+    ask(shared, asked).await
 }
 
 /// Scripts compare it byte by byte, so it is not left to a serialiser's taste.
@@ -140,33 +161,34 @@ fn health<N: Net>(shared: &Shared<N>) -> Answer {
     json_text(StatusCode::OK, format!(r#"{{"status":"ok","version":"{version}","nodes":{nodes}}}"#))
 }
 
-async fn ask<N: Net>(shared: &Shared<N>, request: AdminRequest) -> Answer {
+async fn ask<N: Net>(shared: &Shared<N>, request: AdminRequest) -> Result<Answer, Refusal> {
     match shared.admin.ask(&shared.net, request).await {
-        Ok(AdminReply::Nodes(nodes)) => json(StatusCode::OK, &json!({ "nodes": nodes })),
-        Ok(AdminReply::Node(node)) => json(StatusCode::OK, &node),
-        Ok(AdminReply::Listening(listen)) => json(StatusCode::OK, &json!({ "listen": listen })),
-        Ok(AdminReply::Done) => json(StatusCode::OK, &json!({})),
+        Ok(AdminReply::Nodes(nodes)) => Ok(json(StatusCode::OK, &json!({ "nodes": nodes }))),
+        Ok(AdminReply::Node(node)) => Ok(json(StatusCode::OK, &node)),
+        Ok(AdminReply::Listening(listen)) => Ok(json(StatusCode::OK, &json!({ "listen": listen }))),
+        Ok(AdminReply::Done) => Ok(json(StatusCode::OK, &json!({}))),
         Err(error) => {
             let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            failure(status, error.code, &error.message)
+            Err(Refusal::new(status, error.code, &error.message))
         }
     }
 }
 
-fn names(parameters: &[String]) -> Result<(UserName, NodeName), Answer> {
+/// The `{user}` and `{node}` of a path.
+fn names(parameters: &[String]) -> Result<(UserName, NodeName), Refusal> {
     let [user, node, ..] = parameters else { return Err(not_found()) };
     let user = user.parse().map_err(|error| bad_request(&format!("user: {error}")))?;
     let node = node.parse().map_err(|error| bad_request(&format!("node: {error}")))?;
     Ok((user, node))
 }
 
-fn forward_name(parameters: &[String]) -> Result<(UserName, NodeName, String), Answer> {
-    let (user, node) = names(parameters)?;
+/// The `{name}` of a path, behind `{user}` and `{node}`.
+fn forward_name(parameters: &[String]) -> Result<String, Refusal> {
     let Some(name) = parameters.get(2) else { return Err(not_found()) };
     if !is_line(name, MAX_FORWARD_NAME) {
         return Err(bad_request("a forward's name is 1 to 256 bytes without control characters"));
     }
-    Ok((user, node, name.clone()))
+    Ok(name.clone())
 }
 
 /// A forward as a body describes it: in parts, with the keys of config.json, or as a rule.
@@ -184,17 +206,21 @@ struct Forward {
 
 /// The rule that a request's body asks for, in the syntax of `-forward`. Whether it is a rule that makes
 /// sense is the node's to say, which knows its own policy too.
-async fn rule<N: Net>(shared: &Shared<N>, name: &str, request: Request<Incoming>) -> Result<String, Answer> {
+async fn rule<N: Net>(shared: &Shared<N>, name: &str, request: Request<Incoming>) -> Result<String, Refusal> {
     if !is_json(request.headers()) {
-        return Err(failure(
+        return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported-media-type",
             "send `Content-Type: application/json`",
         ));
     }
     let content: Bytes = body(&shared.net, request.into_body()).await.map_err(|error| match error {
-        BadBody::TooLong => failure(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "a body has at most 64 KiB"),
-        BadBody::TooSlow => failure(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took more than 10 s"),
+        BadBody::TooLong => {
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "a body has at most 64 KiB")
+        }
+        BadBody::TooSlow => {
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took more than 10 s")
+        }
         BadBody::Broken => bad_request("the body was cut off"),
     })?;
     let forward: Forward =
@@ -230,16 +256,21 @@ fn is_line(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-fn bad_request(message: &str) -> Answer {
-    failure(StatusCode::BAD_REQUEST, "bad-request", message)
+fn bad_request(message: &str) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "bad-request", message)
 }
 
-fn not_found() -> Answer {
-    failure(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path: see /api/v1/openapi.json")
+fn not_found() -> Refusal {
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "not-found",
+        "there is nothing at this path: see /api/v1/openapi.json",
+    )
 }
 
-fn not_yet(what: &str) -> Answer {
-    failure(StatusCode::NOT_IMPLEMENTED, "not-yet", &format!("{what}: this version does not have them yet"))
+fn not_yet(what: &str) -> Refusal {
+    let message = format!("{what}: this version does not have them yet");
+    Refusal::new(StatusCode::NOT_IMPLEMENTED, "not-yet", &message)
 }
 
 /// Where nodes log in.

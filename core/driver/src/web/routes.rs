@@ -97,7 +97,7 @@ pub(crate) const ROUTES: &[Route] = &[
         summary: "Push a forward to a node; the node's answer is the response",
         body: Some("Forward"),
         success: Some("Listening"),
-        errors: &[404, 408, 409, 413, 415, 503, 504],
+        errors: &[404, 408, 409, 413, 415, 501, 502, 503, 504],
     },
     Route {
         op: Op::DeleteForward,
@@ -108,7 +108,7 @@ pub(crate) const ROUTES: &[Route] = &[
         summary: "Take a pushed forward away from a node",
         body: None,
         success: Some("Done"),
-        errors: &[404, 409, 503, 504],
+        errors: &[404, 409, 501, 502, 503, 504],
     },
     Route {
         op: Op::ForgetKey,

@@ -41,6 +41,19 @@ pub(crate) async fn sleep_until<N: Net>(net: &N, deadline: Instant) {
     .await;
 }
 
+/// Lets the other tasks have a turn.
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Whether `deadline` has come. If not, the task is woken when it does. The clock decides, and the timer
 /// only wakes: a runtime may answer late, or, within its own rounding, early.
 pub(crate) fn expired<N: Net>(

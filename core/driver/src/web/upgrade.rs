@@ -14,6 +14,7 @@ use hyper::header::{
     ALLOW, CONNECTION, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role, WebSocket};
@@ -74,12 +75,7 @@ where
     let (shared, peer) = (shared.clone(), peer.clone());
     shared.net.clone().spawn("signalling", async move {
         let Ok(upgraded) = upgraded.await else { return };
-        let Ok(parts) = upgraded.downcast::<HyperIo<S>>() else { return };
-        let io = PollIo::new(parts.io.0);
-        let config = Some(ws::config(false));
-        // What hyper had read already is copied, so that its buffer can go.
-        let socket = WebSocket::from_partially_read(io, parts.read_buf.to_vec(), Role::Server, config);
-        drop(parts.read_buf);
+        let Some(socket) = take_over::<S>(upgraded) else { return };
         signalling(&shared, socket, peer, remote).await;
     });
 
@@ -92,10 +88,22 @@ where
     answer
 }
 
+/// The stream that hyper was given, with a WebSocket on it. In a box, because a task has a place for each
+/// of its steps: what is moved through them would be held several times over.
+fn take_over<S>(upgraded: Upgraded) -> Option<Box<WebSocket<PollIo<S>>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let parts = upgraded.downcast::<HyperIo<S>>().ok()?;
+    let (io, config) = (PollIo::new(parts.io.0), Some(ws::config(false)));
+    // What hyper had read already is copied, so that its buffer can go.
+    Some(Box::new(WebSocket::from_partially_read(io, parts.read_buf.to_vec(), Role::Server, config)))
+}
+
 /// One signalling connection, from `Opened` to `Closed`.
 async fn signalling<N, S>(
     shared: &Arc<Shared<N>>,
-    socket: WebSocket<PollIo<S>>,
+    socket: Box<WebSocket<PollIo<S>>>,
     peer: Peer,
     remote: std::net::SocketAddr,
 ) where

@@ -85,6 +85,31 @@ fn an_idle_connection_closes_5_s_after_its_answer() {
 }
 
 #[test]
+fn a_connection_ends_in_order_after_a_minute() {
+    with_server(|world| async move {
+        let mut stream = world.plain(ELSEWHERE);
+        let mut answers = 0;
+        loop {
+            stream.write_all(b"GET /api/v1/health HTTP/1.1\r\nHost: server\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(HEALTH.as_bytes()) {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).await.unwrap();
+                answer.push(byte[0]);
+            }
+            answers += 1;
+            let next = world.net.now() + Duration::from_secs(4);
+            let mut byte = [0];
+            match crate::web::time::by(&world.net, next, stream.read(&mut byte)).await {
+                Ok(read) => break assert_eq!(read.unwrap(), 0),
+                Err(_) => continue,
+            }
+        }
+        assert_eq!((answers, world.net.elapsed()), (15, Duration::from_secs(60)));
+    });
+}
+
+#[test]
 fn a_header_over_8_kib_is_refused() {
     with_server(|world| async move {
         for header in [format!("X: {}", "x".repeat(9000)), "X: 1\r\n".repeat(150).trim_end().to_owned()] {

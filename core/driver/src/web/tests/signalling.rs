@@ -250,10 +250,15 @@ fn a_peer_that_takes_nothing_is_dropped_after_10_s() {
 #[test]
 fn a_queue_that_runs_over_ends_the_connection_at_once() {
     with_server(|mut world| async move {
-        let stream = world.raw("").await;
+        let mut stream = world.raw("").await;
         let (conn, _, outbox) = world.opened().await;
-        outbox.send(vec![0; 200_000]).unwrap();
-        outbox.send(vec![0; 100_000]).unwrap_err();
+        // Each byte that is read gives the connection's task a turn, in which it finds itself blocked.
+        for _ in 0..3 {
+            outbox.send(vec![0; 80_000]).unwrap();
+            stream.read_exact(&mut [0]).await.unwrap();
+            crate::web::time::yield_now().await;
+        }
+        outbox.send(vec![0; 120_000]).unwrap_err();
         assert_eq!(world.closed().await, conn);
         assert_eq!(world.net.elapsed(), Duration::ZERO);
         drop(stream);

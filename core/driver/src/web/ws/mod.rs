@@ -43,7 +43,7 @@ pub(crate) struct Inbox<E, F> {
 /// A connection whose upgrade is done.
 pub(crate) struct Connection<'a, N: Net, S> {
     pub(crate) net: &'a N,
-    pub(crate) socket: WebSocket<PollIo<S>>,
+    pub(crate) socket: Box<WebSocket<PollIo<S>>>,
     pub(crate) queue: &'a Queue,
     /// Held until the peer has logged in.
     pub(crate) slot: Option<Arc<Slot>>,
@@ -107,7 +107,7 @@ impl<N: Net, S: AsyncRead + AsyncWrite + Unpin> Connection<'_, N, S> {
             match self.socket.flush() {
                 Ok(()) => *blocked = None,
                 Err(error) if would_block(&error) => {
-                    if self.queue.overflowed() {
+                    if self.queue.overflowed(cx) {
                         return Poll::Ready(End::Overflow);
                     }
                     let since = *blocked.get_or_insert_with(|| self.net.now());
@@ -278,8 +278,8 @@ fn would_block(error: &Error) -> bool {
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024 + 64;
 /// The login's messages have less than 1 KiB. A stranger gets no more.
 pub(crate) const MAX_MESSAGE_BEFORE_LOGIN: usize = 4 * 1024;
-/// A usual message fits, and an idle connection costs no more than this. Larger ones take several reads.
-const READ_BUFFER: usize = 4 * 1024;
+/// A usual message fits. An idle connection keeps it, so it is not larger; long messages take several reads.
+const READ_BUFFER: usize = 2 * 1024;
 /// One message of any size, its frame header, and the pongs that wait behind it.
 const WRITE_BUFFER: usize = 2 * MAX_MESSAGE_SENT;
 /// What the queue takes at most in one message ([`Outbox::send`]); above what a peer would take.

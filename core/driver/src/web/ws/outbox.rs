@@ -137,8 +137,9 @@ impl Queue {
         }
     }
 
-    /// Whether the queue has run over, whatever still waits to be written.
-    pub(crate) fn overflowed(&self) -> bool {
+    /// Whether the queue has run over, for a task that cannot write. It is woken when that changes.
+    pub(crate) fn overflowed(&self, cx: &mut Context<'_>) -> bool {
+        self.reader.register(cx.waker());
         matches!(self.lock().end, Some(End::Overflow))
     }
 
@@ -199,7 +200,7 @@ mod tests {
         let (outbox, queue) = Outbox::new(true);
         outbox.send(vec![0; MAX_QUEUED_BYTES]).unwrap();
         assert_eq!(outbox.send(vec![0]), Err(QueueFull));
-        assert!(queue.overflowed());
+        assert!(queue.overflowed(&mut Context::from_waker(Waker::noop())));
     }
 
     #[test]
