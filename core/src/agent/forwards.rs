@@ -11,7 +11,7 @@ use super::config::{ConfigError, PushPolicy};
 use super::io::Action;
 use crate::ids::{ConnId, NodeName, PeerName, UserName};
 use crate::status::ForwardStatus;
-use crate::tunnel::ForwardRule;
+use crate::tunnel::{BadRule, ForwardRule};
 use crate::wire::message::{Code, PushForward, Refused};
 
 /// All forwards, in the order in which they came.
@@ -127,7 +127,7 @@ impl Forwards {
                     // The one who pushed it learns that it failed; it is not there then.
                     self.list.remove(index);
                 }
-                Err(Refused::new(Code::Other, text))
+                Err(Refused::new(Code::Failed, text))
             }
         };
         waiter.map(|waiter| (waiter, answer))
@@ -153,7 +153,7 @@ impl Forwards {
             return Err(Refused::new(Code::Busy, "the forward of that name is just being set up"));
         }
         let Some(text) = &push.rule else {
-            let index = there.ok_or_else(|| Refused::new(Code::UnknownNode, "no forward of that name is there"))?;
+            let index = there.ok_or_else(|| Refused::new(Code::NotFound, "no forward of that name is there"))?;
             self.remove(index, out);
             return Ok(Pushed::Done(String::new()));
         };
@@ -228,7 +228,7 @@ impl Forwards {
         if push.name.is_empty() || push.name.chars().any(char::is_control) {
             return Err(bad("a forward needs a name without control characters".to_owned()));
         }
-        let mut rule: ForwardRule = text.parse().map_err(|error| bad(format!("{error}")))?;
+        let mut rule: ForwardRule = text.parse().map_err(|error: BadRule| bad(error.to_string()))?;
         rule.name.clone_from(&push.name);
         rule.peer = own(&self.user, rule.peer);
         rule.enabled = true;

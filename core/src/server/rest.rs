@@ -147,8 +147,10 @@ fn refusal(refused: &Refused) -> AdminError {
         Code::Busy => (503, "busy"),
         Code::Timeout => (504, "timeout"),
         Code::Oneself => (400, "oneself"),
-        Code::UnknownNode => (404, "unknown-forward"),
+        Code::NotFound => (404, "not-found"),
+        Code::Failed => (409, "failed"),
         Code::Version
+        | Code::UnknownNode
         | Code::WrongToken
         | Code::TooManyFailures
         | Code::NameTaken
