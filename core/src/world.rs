@@ -13,9 +13,7 @@ use crate::auth::{Identity, SecureChannel, Token};
 use crate::ids::{AttemptId, ConnId, PeerName, PublicKey, UserName};
 use crate::path::{Outcome, Rung, RungSet, Verdict};
 use crate::rng::Rng;
-use crate::server::io::{
-    Action as ServerAction, AdminError, AdminReply, AdminRequest, Input as ServerInput,
-};
+use crate::server::io::{Action as ServerAction, AdminError, AdminReply, AdminRequest, Input as ServerInput};
 use crate::server::{Server, ServerConfig};
 use crate::session::Attempt;
 use crate::wire::encode;
@@ -95,7 +93,7 @@ enum Event {
     Linked(usize, PeerName),
 }
 
-/// What an agent is given.
+/// An agent's configuration, in a few words.
 pub(crate) struct Setup {
     pub(crate) name: &'static str,
     pub(crate) key: u8,
@@ -364,7 +362,11 @@ impl World {
                 return;
             }
             idle = if at == self.now { idle + 1 } else { 0 };
-            assert!(idle < 100_000, "the clock stands still: {:?}", self.server.as_ref().map(Server::deadline));
+            assert!(
+                idle < 100_000,
+                "the clock stands still: {:?}",
+                self.server.as_ref().map(Server::deadline)
+            );
             if at == end && due.is_none_or(|due| due > end) && next.is_none_or(|next| next > end) {
                 self.now = end;
                 return;
@@ -535,7 +537,8 @@ impl World {
         }
         for one in 0..self.nodes.len() {
             for (_, peer, peer_key, attempt) in self.nodes[one].attempts.clone() {
-                let other = self.nodes.iter().position(|node| node.name == peer.to_string());
+                // The latest of that name: nodes are started again in place of others.
+                let other = self.nodes.iter().rposition(|node| node.name == peer.to_string());
                 let Some(other) = other.filter(|_| !self.nodes[one].linked.contains(&attempt.id)) else {
                     continue;
                 };

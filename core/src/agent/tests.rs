@@ -1,3 +1,7 @@
+//! Agents and a server, joined in memory.
+
+mod alone;
+
 use super::*;
 use crate::path::{Rung, Verdict};
 use crate::server::io::{AdminReply, AdminRequest};
@@ -145,7 +149,7 @@ fn a_forward_brings_both_sides_the_same_attempt_and_a_link() {
 #[test]
 fn two_wishes_that_cross_are_one_attempt() {
     let (mut world, a, b) = World::pair();
-    world.run(secs(1));
+    world.run(secs(9));
     world.links = false;
     for (node, peer) in [(a, "b"), (b, "a")] {
         world.news(node, peer, down("lost"));
@@ -219,6 +223,7 @@ fn a_failed_attempt_is_retried_with_growing_delays_until_there_is_news() {
         // A round trip to the server and the step of this test come on top.
         assert!(*delay >= most / 2 && *delay <= most + DELAY * 4, "{delays:?}");
     }
+    world.run(DELAY);
     assert_eq!(world.server().counters().attempts_failed, 16);
     let status = world.nodes[a].agent.status();
     assert_eq!(status.peers[0].error.as_deref(), Some("tcp-direct: timeout"));
@@ -472,15 +477,8 @@ fn a_pushed_forward_is_answered_by_what_became_of_it() {
 #[test]
 fn a_listener_that_failed_is_tried_again() {
     let mut world = World::new(1);
-    let a = world.add(Setup::new("a", 1));
-    world.nodes[a].taken.insert(2222);
-    drop(world);
-    let mut world = World::new(1);
-    let a = {
-        let index = world.add(Setup::new("a", 1).forward("2222:b:22"));
-        world.tell(index, Input::Forward { name: "2222:b:22", result: Err("address in use".to_owned()) });
-        index
-    };
+    let a = world.add(Setup::new("a", 1).forward("2222:b:22"));
+    world.tell(a, Input::Forward { name: "2222:b:22", result: Err("address in use".to_owned()) });
     let forward = &world.nodes[a].agent.status().forwards[0];
     assert_eq!((forward.state.as_str(), forward.error.as_deref()), ("failed", Some("address in use")));
     world.run(secs(31));
