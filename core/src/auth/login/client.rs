@@ -121,8 +121,8 @@ impl ClientProof {
     }
 }
 
-/// The refusal that `message` is, if it is one. A sealed message looks like one by chance in 2^56 cases at
-/// most: version, kind and request id would all have to fit.
+/// The refusal that `message` is, if it is one. A sealed message looks like one by chance once in 2^56:
+/// version, kind and request id would all have to fit.
 fn clear_refusal(message: &[u8], request: u32) -> Option<Refused> {
     let envelope = Envelope::parse(message).ok()?;
     let ours = envelope.kind == kind::REFUSED && envelope.request == request;

@@ -278,6 +278,18 @@ fn a_server_without_the_token_cannot_finish() {
 }
 
 #[test]
+fn a_sealed_answer_without_the_servers_proof_is_refused() {
+    let world = World::new();
+    let (client, hello) = world.start();
+    let (server, challenge) = world.challenge(&hello).unwrap();
+    let (client, proof) = client.challenge(&challenge, &world.node).unwrap();
+    let ServerProved { mut channel, mut mac, .. } = server.prove(&proof).unwrap();
+    mac[31] ^= 1;
+    let done = channel.sealer.seal(&encode(PROOF_REQUEST, &login_done(mac)));
+    assert_eq!(client.done(&done).unwrap_err(), LoginError::BadServerProof);
+}
+
+#[test]
 fn an_answer_in_clear_is_not_taken_for_a_sealed_one() {
     let world = World::new();
     let (client, hello) = world.start();
