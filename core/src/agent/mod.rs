@@ -1,9 +1,9 @@
 //! The agent: a node's control plane.
 //!
-//! It keeps the node logged in at the server ([`signal`], [`online`]), answers what that asks ([`requests`]), says where the node can be reached
-//! ([`addresses`]), keeps the port forwards listening ([`forwards`]), and sees to it that there is a session
-//! with every peer that one is wanted with ([`peer`], [`peers`]). It holds servers and peers to the keys that
-//! they first came with ([`pins`]).
+//! It keeps the node logged in at the server (`signal`, `online`), answers what that asks (`requests`), says
+//! where the node can be reached (`addresses`), keeps the port forwards listening (`forwards`), and sees to
+//! it that there is a session with every peer that one is wanted with (`peer`, `peers`). It holds servers
+//! and peers to the keys that they first came with (`pins`).
 //!
 //! What it does not do: it opens no path and carries no byte. A path is sought by the peer's session, which
 //! gets [`Action::Attempt`] and tells by [`SessionNews`] what came of it. The loss of signalling ends no
