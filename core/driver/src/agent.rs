@@ -194,6 +194,7 @@ impl<N: Net> Control<N> {
     async fn run(mut self, port: u16) {
         let now = self.net.now();
         self.agent.handle(now, Input::Listening(port));
+        self.look(now);
         let exit = poll_fn(|cx| self.poll(cx)).await;
         if let Some(sender) = self.exit.take() {
             let _ = sender.send(exit);

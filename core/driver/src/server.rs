@@ -169,10 +169,12 @@ impl<N: Net> Control<N> {
     /// Ready when the server is to end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURNS {
+            let now = self.net.now();
             if self.stopped.poll_next_unpin(cx).is_ready() {
+                self.server.handle(now, Input::Shutdown);
+                self.act();
                 return Poll::Ready(());
             }
-            let now = self.net.now();
             let mut worked = false;
             if let Poll::Ready(Some(event)) = self.events.poll_next_unpin(cx) {
                 worked = true;

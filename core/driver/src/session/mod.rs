@@ -478,11 +478,11 @@ impl<N: Net> Task<N> {
             SessionNews::Up { rung, remote } => {
                 self.unreachable = None;
                 self.meter.switched();
-                info!(peer = %self.peer, %rung, "link up");
-                debug!(peer = %self.peer, %remote, "link up");
+                // The agent tells people of it.
+                debug!(peer = %self.peer, %rung, %remote, "link up");
             }
             SessionNews::Down { reason } => {
-                info!(peer = %self.peer, reason, "link down");
+                debug!(peer = %self.peer, reason, "link down");
                 self.unreachable = Some(reason.clone());
             }
             SessionNews::Wanted | SessionNews::AttemptDone { .. } => {}
