@@ -29,7 +29,12 @@ pub(super) enum Stage {
     /// This node dials the target; given up at the deadline.
     Dialling(Instant),
     /// The far side has yet to answer; given up at the deadline if there is no link then.
-    Opening(Instant),
+    Opening {
+        /// The deadline.
+        until: Instant,
+        /// Whether it has been brought forward, because the peer is known not to be there.
+        shortened: bool,
+    },
     /// Bytes flow.
     Open,
 }
