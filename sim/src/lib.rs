@@ -56,6 +56,7 @@ mod state;
 mod store;
 pub mod tcp;
 mod timer;
+mod topology;
 mod udp;
 mod world;
 
@@ -70,5 +71,6 @@ pub use packet::{Kind, Transport};
 pub use store::SimStore;
 pub use tcp::{SimListener, SimStream};
 pub use timer::SimTimer;
+pub use topology::Home;
 pub use udp::SimUdp;
 pub use world::{Counts, Settings, World};
