@@ -159,7 +159,7 @@ impl FromStr for PublicKey {
     type Err = BadKey;
     fn from_str(text: &str) -> Result<Self, BadKey> {
         let mut key = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(BadKey);
         }
         for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {

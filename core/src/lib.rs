@@ -6,13 +6,18 @@
 
 pub mod agent;
 pub mod auth;
+mod due;
 pub mod ids;
 pub mod link;
 pub mod mux;
 pub mod path;
+pub mod rng;
 pub mod server;
 pub mod session;
 pub mod status;
 pub mod stun;
+pub mod time;
 pub mod tunnel;
 pub mod wire;
+#[cfg(test)]
+mod world;

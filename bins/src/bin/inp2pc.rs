@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The client.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    inp2p_bins::inp2pc(std::env::args_os())
+}

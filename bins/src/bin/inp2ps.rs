@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The signalling server.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    inp2p_bins::inp2ps(std::env::args_os())
+}

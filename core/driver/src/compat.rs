@@ -1,5 +1,5 @@
 //! A [`StreamIo`] as libraries want it: `futures_io`'s `AsyncRead` and `AsyncWrite`, for hyper,
-//! async-tungstenite and futures-rustls.
+//! tungstenite and futures-rustls.
 //!
 //! Bytes that were read already (a port tells protocols apart by the first byte) are put back in front:
 //! [`Compat::with_prefix`]. Control connections go through here; the data path uses [`StreamIo`] itself.

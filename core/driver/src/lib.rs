@@ -4,7 +4,17 @@
 //! and tells them what came of it. It sees the world through [`net::Net`] alone, so that the same loops run
 //! on tokio, on smol and in the simulator.
 
+pub mod agent;
 pub mod compat;
+mod exact;
+mod forward;
+mod meter;
 pub mod net;
 pub mod os;
+mod peers;
+pub mod server;
+mod session;
+pub mod setup;
+mod stun;
 pub mod testkit;
+pub mod web;

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use inp2p_core::agent::AgentConfig;
 use inp2p_core::auth::Token;
 use inp2p_core::ids::UserName;
-use inp2p_core::tunnel::{Allow, Cidr};
+use inp2p_core::tunnel::Allow;
+use rustls::crypto::CryptoProvider;
 
 use crate::net::Store;
+pub use crate::web::Cidr;
 
 /// A client.
 pub struct AgentSetup {
@@ -35,6 +37,8 @@ pub struct AgentSetup {
     pub relay: RelaySetup,
     /// The name of the runtime, for `status`.
     pub runtime: &'static str,
+    /// The ciphers; in production aws-lc's.
+    pub crypto: Arc<CryptoProvider>,
     /// Its files: the pins.
     pub store: Arc<dyn Store>,
 }
@@ -70,8 +74,15 @@ pub struct ServerSetup {
     pub tls: Option<(Vec<u8>, Vec<u8>)>,
     /// The software version, as `health` shows it.
     pub software: &'static str,
+    /// The ciphers; in production aws-lc's.
+    pub crypto: Arc<CryptoProvider>,
     /// Its files: identity, pins, admin key, certificate.
     pub store: Arc<dyn Store>,
+}
+
+/// The ciphers of every program; only a simulation brings others.
+pub fn ciphers() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// Where a server listens.

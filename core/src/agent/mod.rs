@@ -1,2 +1,440 @@
-//! agent.
+//! The agent: a node's control plane.
+//!
+//! It keeps the node logged in at the server (`signal`, `online`), answers what that asks (`requests`), says
+//! where the node can be reached (`addresses`), keeps the port forwards listening (`forwards`), and sees to
+//! it that there is a session with every peer that one is wanted with (`peer`, `peers`). It holds servers
+//! and peers to the keys that they first came with (`pins`).
+//!
+//! What it does not do: it opens no path and carries no byte. A path is sought by the peer's session, which
+//! gets [`Action::Attempt`] and tells by [`SessionNews`] what came of it. The loss of signalling ends no
+//! session, and nothing but a refusal of the first login ends the agent.
+//!
+//! This file only routes. Loops like this drive it: hand in an [`Input`], do every [`Action`] in order, and
+//! come back with [`Input::Tick`] at the deadline. Too many ticks do no harm.
+//!
+//! Peers and forwards are bounded by [`MAX_PEERS`] and [`MAX_FORWARDS`], open requests and pins by constants
+//! beside them. The server is not trusted with more than what it is there for: it can neither replace a
+//! peer's key once that is pinned, nor open a port that the push policy does not allow.
+
+mod addresses;
+mod config;
+mod forwards;
 pub mod io;
+mod online;
+mod peer;
+mod peers;
+mod pins;
+mod requests;
+mod signal;
+mod view;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use addresses::News;
+pub use config::{AgentConfig, ConfigError, PushPolicy, UnknownPolicy};
+use forwards::{Forwards, Waiter, own};
+use io::{Action, Exit, Input, SessionNews};
+use online::Asked;
+use peer::Link;
+use signal::{Event, Signal};
+
+use crate::due::earlier;
+use crate::ids::PeerName;
+use crate::path::{Candidate, Outcome};
+use crate::rng::Rng;
+use crate::time::WallClock;
+use crate::wire::Envelope;
+use crate::wire::message::{
+    AttemptReport, Code, Connect, ConnectReply, MAX_OUTCOMES, MAX_PEERS, PushForwardReply, Refused, Report,
+    ReportReply, Request,
+};
+
+/// The agent.
+#[derive(Debug)]
+pub struct Agent {
+    config: AgentConfig,
+    signal: Signal,
+    addresses: addresses::Addresses,
+    peers: peers::Peers,
+    forwards: Forwards,
+    pins: pins::Pins,
+    report: Reporting,
+    counters: Counters,
+    actions: VecDeque<Action>,
+    phase: Phase,
+    clock: WallClock,
+    /// The latest instant that came in: a deadline that is due has no other.
+    now: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// The goodbye is under way.
+    Leaving,
+    /// [`Action::Exit`] has been given.
+    Ended,
+}
+
+/// How the report of this connection stands.
+#[derive(Debug, Default)]
+struct Reporting {
+    /// When the next one is to go out; none if the server knows all there is to know.
+    due: Option<Instant>,
+    under_way: bool,
+    /// Whether one has been answered. Until then nobody is wished for: the answer says who is there.
+    answered: bool,
+}
+
+/// What has happened since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages of the server that could not be read.
+    pub malformed: u64,
+    /// Requests of the server that were refused.
+    pub refused: u64,
+    /// Attempts that were begun.
+    pub attempts: u64,
+    /// Links that came up.
+    pub links: u64,
+}
+
+impl Agent {
+    /// An agent that asks for its signalling connection and its listeners at once. It should be told of the
+    /// port and the interfaces first of all.
+    ///
+    /// `pins` is the content of [`PINS_FILE`], where there is one; `seed` is 32 fresh secret bytes; `unix` is
+    /// the wall clock, since 1970, at `now`.
+    pub fn new(
+        mut config: AgentConfig,
+        pins: Option<&[u8]>,
+        seed: [u8; 32],
+        now: Instant,
+        unix: Duration,
+    ) -> Result<Self, ConfigError> {
+        let mut rng = Rng::new(seed);
+        let rules = std::mem::take(&mut config.forwards);
+        let (node, user) = (config.node.clone(), config.user.clone());
+        let mut agent = Self {
+            signal: Signal::new(now, config.tls, rng.fork("signal")),
+            addresses: addresses::Addresses::default(),
+            peers: peers::Peers::new(rng.fork("peers")),
+            forwards: Forwards::new(rules, config.push, node, user)?,
+            pins: pins::Pins::load(pins)?,
+            report: Reporting::default(),
+            counters: Counters::default(),
+            actions: VecDeque::new(),
+            phase: Phase::Running,
+            clock: WallClock::new(now, unix),
+            now,
+            config,
+        };
+        let pinned = std::mem::take(&mut agent.config.peer_pins);
+        agent.config.peer_pins =
+            pinned.into_iter().map(|(peer, key)| (own(&agent.config.user, peer), key)).collect();
+        agent.forwards.start(&mut agent.actions);
+        agent.settle(now);
+        Ok(agent)
+    }
+
+    /// Takes in what happened. Actions and the deadline may have changed afterwards.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        match input {
+            Input::Listening(port) => {
+                if self.addresses.listening(port) {
+                    self.report.change(now);
+                }
+            }
+            Input::Interfaces(addresses) => self.interfaces(now, addresses),
+            Input::SignalOpened { conn, remote, tls } => {
+                let pin = self.config.server_pin.or_else(|| self.pins.server(&self.config.server_address));
+                self.signal.opened(now, (conn, remote, tls), &self.config, pin, &mut self.actions);
+            }
+            Input::SignalReceived { conn, message } => {
+                let event = self.signal.received(now, conn, message, &self.config, &mut self.actions);
+                self.signalled(now, event);
+            }
+            Input::SignalClosed { conn, reason } => {
+                let event = self.signal.closed(now, conn, reason);
+                self.signalled(now, event);
+            }
+            Input::Session { peer, event } => self.session(now, peer, event),
+            Input::Forward { name, result } => self.listener(now, name, result),
+            Input::Tick => {}
+            Input::Shutdown => {
+                self.phase = Phase::Leaving;
+                self.signal.leave(now, &mut self.actions);
+                if !self.signal.is_leaving() {
+                    self.exit(Exit::Stopped);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The next thing to do, first in first out.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Input::Tick`] is due, and why.
+    pub fn deadline(&self) -> Option<(Instant, &'static str)> {
+        match self.phase {
+            Phase::Ended => None,
+            Phase::Leaving => self.signal.deadline(),
+            Phase::Running => {
+                let report =
+                    self.report.due.filter(|_| self.signal.online().is_some() && !self.report.under_way);
+                [
+                    self.signal.deadline(),
+                    self.peers.deadline(self.now, self.may_wish()),
+                    self.forwards.deadline(),
+                    report.map(|at| (at, "report to the server")),
+                ]
+                .into_iter()
+                .fold(None, earlier)
+            }
+        }
+    }
+
+    /// What has happened since the start.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The server's wall clock, since 1970, by which all validity is judged; this host's own before the
+    /// first login.
+    pub fn unix(&self, now: Instant) -> Duration {
+        self.signal.clock().unix(now).unwrap_or_else(|| self.clock.unix(now))
+    }
+
+    fn interfaces(&mut self, now: Instant, addresses: &[IpAddr]) {
+        let news = self.addresses.replace(addresses);
+        if news != News::None {
+            self.report.change(now);
+        }
+        if news == News::Changed {
+            tracing::debug!(addresses = addresses.len(), "the addresses of this host have changed");
+            self.signal.network_changed(now, &mut self.actions);
+            self.peers.each(|_, peer, _| peer.news(now));
+        }
+    }
+
+    fn signalled(&mut self, now: Instant, event: Option<Event>) {
+        match event {
+            None => {}
+            Some(Event::LoggedIn(server)) => {
+                tracing::info!(server = self.config.server_address, "logged in");
+                if let Some(content) = self.pins.pin_server(&self.config.server_address, server) {
+                    self.actions.push_back(Action::Save { name: PINS_FILE, content });
+                }
+                self.report = Reporting { due: Some(now), under_way: false, answered: false };
+                self.peers.each(|_, peer, _| peer.signal_back(now));
+            }
+            Some(Event::Lost) => {
+                self.report = Reporting::default();
+                self.peers.each(|_, peer, _| peer.signal_lost());
+            }
+            Some(Event::Refused(text)) => self.exit(Exit::Refused(text)),
+            Some(Event::Answered(asked, answer)) => self.answered(now, asked, answer),
+            Some(Event::Request(conn, message)) => self.asked(now, conn, &message),
+            Some(Event::Left) => self.exit(Exit::Stopped),
+        }
+    }
+
+    /// Does what has become due, by time or by what has just happened.
+    fn settle(&mut self, now: Instant) {
+        self.now = now;
+        while let Some(event) = self.signal.expire(now, &mut self.actions) {
+            self.signalled(now, Some(event));
+        }
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.forwards.expire(now, &mut self.actions);
+        self.peers.forwarded(self.forwards.peers());
+        if self.peers.take_changed() {
+            self.report.change(now);
+        }
+        self.peers.each(|name, peer, rng| {
+            if let Some(reason) = peer.expire(now, rng) {
+                self.actions.push_back(Action::Unreachable { peer: name.clone(), reason });
+            }
+        });
+        self.send_report(now);
+        while let Some(peer) = self.peers.wish(now).filter(|_| self.may_wish()) {
+            if !self.wish(now, peer) {
+                break;
+            }
+        }
+    }
+
+    /// Whether the server may be asked for peers.
+    fn may_wish(&self) -> bool {
+        self.signal.online().is_some() && self.report.answered
+    }
+
+    fn wish(&mut self, now: Instant, name: PeerName) -> bool {
+        let Some((peer, _)) = self.peers.known(&name) else { return false };
+        peer.asking(now);
+        let candidates = self.candidates();
+        let wish = Connect { peer: name.clone(), candidates, rungs: self.config.rungs };
+        self.signal.ask(now, Asked::Connect(name), &wish, &mut self.actions)
+    }
+
+    fn send_report(&mut self, now: Instant) {
+        let due = self.report.due.is_some_and(|at| at <= now);
+        if !due || self.report.under_way || self.signal.online().is_none() {
+            return;
+        }
+        // The longest names of the most peers would not fit a message; those who do not fit are asked for
+        // again from time to time.
+        let mut room = REPORT_NAMES;
+        let mut peers = Vec::new();
+        for (name, _) in self.peers.iter().take(MAX_PEERS) {
+            let Some(left) = usize::checked_sub(room, name.to_string().len() + NAME_OVERHEAD) else { break };
+            room = left;
+            peers.push(name.clone());
+        }
+        let report = Report {
+            software: self.config.software.clone(),
+            platform: self.config.platform.clone(),
+            candidates: self.candidates(),
+            rungs: self.config.rungs,
+            peers,
+        };
+        if self.signal.ask(now, Asked::Report, &report, &mut self.actions) {
+            self.report.due = None;
+            self.report.under_way = true;
+        }
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        self.signal.online().map(|server| self.addresses.candidates(server)).unwrap_or_default()
+    }
+
+    /// The server answered, or did not.
+    fn answered(&mut self, now: Instant, asked: Asked, answer: Result<Vec<u8>, Refused>) {
+        match asked {
+            Asked::Report => self.reported(now, self.read_reply::<Report>(answer)),
+            Asked::Connect(name) => {
+                let reply = self.read_reply::<Connect>(answer);
+                let Some((peer, rng)) = self.peers.known(&name) else { return };
+                match reply {
+                    Ok(ConnectReply { attempt }) => {
+                        tracing::debug!(peer = %name, ?attempt, "attempt promised");
+                        peer.promised(now);
+                    }
+                    Err(refused) => {
+                        tracing::debug!(peer = %name, code = ?refused.code, %refused, "no attempt");
+                        let reason = refused.to_string();
+                        peer.refused(now, &refused, rng);
+                        self.actions.push_back(Action::Unreachable { peer: name, reason });
+                    }
+                }
+            }
+            // Nothing hangs on these.
+            Asked::AttemptReport(_) | Asked::Heartbeat | Asked::Goodbye => {}
+        }
+    }
+
+    fn read_reply<R: Request>(&self, answer: Result<Vec<u8>, Refused>) -> Result<R::Reply, Refused> {
+        let message = answer?;
+        let reply = Envelope::parse(&message).and_then(|envelope| envelope.decode::<R::Reply>());
+        reply
+            .map_err(|error| Refused::new(Code::Other, format!("the server's answer is unreadable: {error}")))
+    }
+
+    fn reported(&mut self, now: Instant, reply: Result<ReportReply, Refused>) {
+        self.report.under_way = false;
+        self.report.answered = true;
+        let online = match reply {
+            Ok(reply) => reply.online,
+            Err(refused) => {
+                tracing::debug!(code = ?refused.code, %refused, "report refused");
+                self.report.due.get_or_insert(now + REPORT_RETRY);
+                return;
+            }
+        };
+        let online: BTreeSet<PeerName> =
+            online.into_iter().map(|name| own(&self.config.user, name)).collect();
+        self.peers.each(|name, peer, rng| {
+            if online.contains(name) {
+                peer.here(now);
+            } else if peer.absent(now, rng) {
+                let reason = peer::NOT_ONLINE.to_owned();
+                self.actions.push_back(Action::Unreachable { peer: name.clone(), reason });
+            }
+        });
+    }
+
+    fn listener(&mut self, now: Instant, name: &str, result: Result<SocketAddr, String>) {
+        match self.forwards.result(now, name, result) {
+            None => {}
+            Some((Waiter { conn, request }, Ok(listen))) => {
+                self.signal.answer(conn, request, &PushForwardReply { listen }, &mut self.actions);
+            }
+            Some((Waiter { conn, request }, Err(refused))) => self.refuse(conn, request, &refused),
+        }
+    }
+
+    fn session(&mut self, now: Instant, name: &PeerName, event: SessionNews) {
+        let Some((peer, rng)) = self.peers.enter(name) else { return };
+        match event {
+            SessionNews::Wanted => peer.wanted(now),
+            SessionNews::Up { rung, remote } => {
+                tracing::info!(peer = %name, %rung, "link up");
+                self.counters.links += 1;
+                peer.up(Link { rung, remote });
+                // It has proven the key now.
+                let pin = peer.key().and_then(|key| self.pins.pin_peer(name, key));
+                if let Some(content) = pin {
+                    self.actions.push_back(Action::Save { name: PINS_FILE, content });
+                }
+            }
+            SessionNews::Down { reason } => {
+                tracing::info!(peer = %name, reason, "link down");
+                peer.down(reason);
+            }
+            SessionNews::AttemptDone { outcomes } => {
+                let outcomes: Vec<Outcome> = outcomes.into_iter().take(MAX_OUTCOMES).collect();
+                if let Some(attempt) = peer.done(now, outcomes.clone(), rng) {
+                    let report = AttemptReport { attempt, outcomes };
+                    self.signal.ask(now, Asked::AttemptReport(attempt), &report, &mut self.actions);
+                }
+            }
+        }
+    }
+
+    fn exit(&mut self, exit: Exit) {
+        self.phase = Phase::Ended;
+        self.signal.end(&mut self.actions);
+        self.actions.push_back(Action::Exit(exit));
+    }
+}
+
+impl Reporting {
+    /// What was reported is not true any more.
+    fn change(&mut self, now: Instant) {
+        self.due = Some(self.due.map_or(now, |due| due.min(now)));
+    }
+}
+
+/// The file that holds the pinned keys; see [`Action::Save`].
+pub const PINS_FILE: &str = "inp2pc.pins.json";
+/// How many forwards a node may have, pushed ones included: each is a listener and a line of `status`.
+pub const MAX_FORWARDS: usize = 1024;
+/// When a report that was refused is made again.
+const REPORT_RETRY: Duration = Duration::from_secs(10);
+/// How many bytes the peers' names may take in a report: with the rest it stays within a message's bound.
+const REPORT_NAMES: usize = 56 * 1024;
+/// What MessagePack adds to a name.
+const NAME_OVERHEAD: usize = 3;
+
+#[cfg(test)]
+mod tests;

@@ -13,4 +13,4 @@ mod tcp;
 
 pub use preface::{Preface, Role};
 pub use raw_key::LinkKeys;
-pub use tcp::{LinkError, TcpLink};
+pub use tcp::{LinkError, MAX_RECORD, MAX_RECORD_BYTES, TcpLink};

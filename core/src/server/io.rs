@@ -38,11 +38,19 @@ pub enum Input<'a> {
     },
     /// Nothing but time: a deadline may have come.
     Tick,
+    /// End in order: all connections are closed, and what is not saved yet is.
+    Shutdown,
 }
 
 /// What the driver has to do.
 #[derive(Debug)]
 pub enum Action {
+    /// The connection has logged in: it may send messages of full size from now on. Comes before the
+    /// [`Self::Send`] that tells it so.
+    Trust {
+        /// Which.
+        conn: ConnId,
+    },
     /// Send one binary message.
     Send {
         /// Where.

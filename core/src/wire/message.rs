@@ -4,6 +4,7 @@
 //! add fields and an older one passes over what it does not know. **Every request is answered**: with the
 //! reply of its kind, under the same request id, or with [`Refused`].
 
+use std::fmt::{self, Write};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 
 use crate::ids::{AttemptId, NodeName, PeerName, PublicKey, UserName};
 use crate::path::{Candidate, Outcome, RungSet};
+use crate::wire::codec::{list, maybe_text, text};
 
 /// Kind numbers. A reply's is its request's with [`kind::REPLY`] set.
 pub mod kind {
@@ -113,6 +115,10 @@ pub enum Code {
     NotAllowed,
     /// Whoever had to answer did not in time.
     Timeout,
+    /// What was named is not there.
+    NotFound,
+    /// It was tried, and could not be done.
+    Failed,
     /// A code of a later version.
     #[serde(other)]
     Other,
@@ -123,14 +129,34 @@ pub enum Code {
 pub struct Refused {
     /// Why, for programs.
     pub code: Code,
-    /// Why, for people; at most 256 bytes.
+    /// Why, for people; at most [`MAX_TEXT`] bytes.
+    #[serde(deserialize_with = "text::<_, MAX_TEXT>")]
     pub text: String,
+}
+
+impl Refused {
+    /// A refusal; a `text` that is too long is cut.
+    pub fn new(code: Code, text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        while text.len() > MAX_TEXT {
+            text.pop();
+        }
+        Self { code, text }
+    }
+}
+
+impl fmt::Display for Refused {
+    /// The text without its control characters: it comes from the other side and goes to a terminal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.chars().filter(|c| !c.is_control()).try_for_each(|c| f.write_char(c))
+    }
 }
 
 /// The first message of a client, in clear. See `docs/protocol.md`, Login.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginHello {
-    /// The protocol versions that the client speaks.
+    /// The protocol versions that the client speaks; at most [`MAX_VERSIONS`].
+    #[serde(deserialize_with = "list::<_, _, MAX_VERSIONS>")]
     pub versions: Vec<u8>,
     /// The user whose token it will prove.
     pub user: UserName,
@@ -181,6 +207,7 @@ pub struct LoginDone {
     /// How often the client is to send [`Heartbeat`], in milliseconds; three of them missed end the connection.
     pub heartbeat_ms: u64,
     /// The software version of the server.
+    #[serde(deserialize_with = "text::<_, MAX_TEXT>")]
     pub software: String,
 }
 
@@ -199,14 +226,18 @@ pub struct HeartbeatReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The software version of the node.
+    #[serde(deserialize_with = "text::<_, MAX_TEXT>")]
     pub software: String,
     /// The operating system, as `linux x86_64`.
+    #[serde(deserialize_with = "text::<_, MAX_TEXT>")]
     pub platform: String,
     /// Where its peers may reach it; at most [`MAX_CANDIDATES`].
+    #[serde(deserialize_with = "list::<_, _, MAX_CANDIDATES>")]
     pub candidates: Vec<Candidate>,
     /// The rungs it may use.
     pub rungs: RungSet,
     /// The peers whose coming online it wants to hear of; at most [`MAX_PEERS`].
+    #[serde(deserialize_with = "list::<_, _, MAX_PEERS>")]
     pub peers: Vec<PeerName>,
 }
 
@@ -214,6 +245,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportReply {
     /// Those of the report's peers that are online.
+    #[serde(deserialize_with = "list::<_, _, MAX_PEERS>")]
     pub online: Vec<PeerName>,
 }
 
@@ -224,6 +256,7 @@ pub struct Connect {
     /// The node that is wanted.
     pub peer: PeerName,
     /// Where the asking node may be reached.
+    #[serde(deserialize_with = "list::<_, _, MAX_CANDIDATES>")]
     pub candidates: Vec<Candidate>,
     /// The rungs that it may use.
     pub rungs: RungSet,
@@ -246,6 +279,7 @@ pub struct PunchStart {
     /// The peer's identity: what its links must prove.
     pub key: PublicKey,
     /// Where the peer may be reached.
+    #[serde(deserialize_with = "list::<_, _, MAX_CANDIDATES>")]
     pub candidates: Vec<Candidate>,
     /// The rungs that both sides may use.
     pub rungs: RungSet,
@@ -255,8 +289,8 @@ pub struct PunchStart {
     pub asked: bool,
 }
 
-impl std::fmt::Debug for PunchStart {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for PunchStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PunchStart")
             .field("attempt", &self.attempt)
             .field("peer", &self.peer)
@@ -277,6 +311,7 @@ pub struct PunchStartReply {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerOnline {
     /// Which ones: news within 250 ms is gathered.
+    #[serde(deserialize_with = "list::<_, _, MAX_PEERS>")]
     pub peers: Vec<PeerName>,
 }
 
@@ -289,7 +324,8 @@ pub struct PeerOnlineReply {}
 pub struct AttemptReport {
     /// The attempt.
     pub attempt: AttemptId,
-    /// What became of each rung.
+    /// What became of each rung; at most [`MAX_OUTCOMES`].
+    #[serde(deserialize_with = "list::<_, _, MAX_OUTCOMES>")]
     pub outcomes: Vec<Outcome>,
 }
 
@@ -300,9 +336,12 @@ pub struct AttemptReportReply {}
 /// From the server, at the admin's wish: add a forward, or take it away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushForward {
-    /// The forward's name.
+    /// The forward's name; at most [`MAX_TEXT`] bytes.
+    #[serde(deserialize_with = "text::<_, MAX_TEXT>")]
     pub name: String,
     /// What to set up, in the syntax of `-forward`; none to take it away.
+    /// At most [`MAX_RULE`] bytes.
+    #[serde(default, deserialize_with = "maybe_text::<_, MAX_RULE>")]
     pub rule: Option<String>,
 }
 
@@ -310,6 +349,7 @@ pub struct PushForward {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushForwardReply {
     /// Where the node listens now, as `127.0.0.1:2222`; empty when it was taken away.
+    #[serde(deserialize_with = "text::<_, MAX_TEXT>")]
     pub listen: String,
 }
 
@@ -325,3 +365,11 @@ pub struct GoodbyeReply {}
 pub const MAX_CANDIDATES: usize = 32;
 /// The most peers that one node may ask about: its forwards, with room for sessions that others began.
 pub const MAX_PEERS: usize = 1024;
+/// The most outcomes in one report: one a rung, with room for rungs of a later version.
+pub const MAX_OUTCOMES: usize = 16;
+/// The most versions in one hello: nobody will keep more of them alive.
+pub const MAX_VERSIONS: usize = 16;
+/// The longest explanation, software version or forward name, in bytes: a line or two of a log.
+pub const MAX_TEXT: usize = 256;
+/// The longest forward rule, in bytes: two names of 64, a DNS name of 253, two addresses and two ports.
+pub const MAX_RULE: usize = 512;

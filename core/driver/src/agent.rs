@@ -1,0 +1,482 @@
+//! The node's control task: it owns the agent's machine, does what it asks, and tells it what came of it.
+//! Sessions, forwards and the signalling connection have tasks of their own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::{Future as _, poll_fn};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_channel::{mpsc, oneshot};
+use futures_util::{SinkExt as _, StreamExt as _};
+use inp2p_core::agent::io::{Action, Exit, Input};
+use inp2p_core::agent::{Agent, PINS_FILE};
+use inp2p_core::ids::{ConnId, PeerName};
+use inp2p_core::link::LinkKeys;
+use inp2p_core::rng::Rng;
+use inp2p_core::status::Status;
+use inp2p_core::tunnel::ForwardRule;
+use tracing::{debug, error, info, warn};
+
+use crate::forward;
+use crate::meter::{ForwardMeter, SessionMeter};
+use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _};
+use crate::peers::{self, Registry};
+use crate::session::{self, Command, Common, News};
+use crate::setup::{AgentSetup, StartError};
+use crate::web::{self, Local, Signal, SignalEvent, SignalServer, StatusCall, StatusClient, tls};
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct AgentHandle {
+    stop: mpsc::UnboundedSender<()>,
+    exit: oneshot::Receiver<Exit>,
+    status: mpsc::Sender<StatusCall>,
+    /// What there was to show at the start.
+    first: Status,
+}
+
+impl AgentHandle {
+    /// Lets it end in order: open streams have a few seconds to finish.
+    pub fn shutdown(&self) {
+        // It may have ended by itself.
+        let _ = self.stop.unbounded_send(());
+    }
+
+    /// Waits until it has ended, and says how.
+    pub async fn wait(&mut self) -> Exit {
+        (&mut self.exit).await.unwrap_or(Exit::Stopped)
+    }
+
+    /// What `status` shows; once the node has ended, what it showed at its start.
+    pub async fn status(&self) -> Status {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.status.clone().send(answer).await;
+        match answered.await {
+            Ok(status) if asked.is_ok() => status,
+            Ok(_) | Err(_) => self.first.clone(),
+        }
+    }
+}
+
+/// Reads the pins, opens the control socket and the port for peers, and begins to connect.
+///
+/// # Errors
+/// [`StartError::Config`] if a file or the configuration is no good, [`StartError::Failed`] if a port or the
+/// control socket cannot be had; nothing runs then.
+#[expect(clippy::unused_async, reason = "starting may come to need waiting, and callers have an executor anyway")]
+pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, StartError> {
+    let config = |error: &dyn fmt::Display| StartError::Config(error.to_string());
+    let store = setup.store;
+    let pins = store.load(PINS_FILE).map_err(|error| StartError::Config(format!("{PINS_FILE}: {error}")))?;
+    let own = setup.agent.identity.public();
+    let keys = LinkKeys::new((*setup.crypto).clone(), setup.agent.identity.seed())
+        .map_err(|error| StartError::Failed(error.to_string()))?;
+    let tls = match setup.insecure {
+        true => None,
+        false => Some(
+            tls::client_config(&net, setup.crypto, setup.server_ca.as_deref()).map_err(|error| config(&error))?,
+        ),
+    };
+    let mut rng = Rng::new(net.seed());
+    let agent = Agent::new(setup.agent, pins.as_deref(), rng.bytes(), net.now(), net.unix_now())
+        .map_err(|error| config(&error))?;
+
+    let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), setup.p2p_port);
+    let listener = net
+        .listen(&TcpConfig { local: Some(any), link: true, ..TcpConfig::default() })
+        .map_err(|error| StartError::Failed(format!("cannot listen on port {} (-p2p-port): {error}", any.port())))?;
+    let port = listener.local_addr().map_err(|error| StartError::Failed(error.to_string()))?.port();
+    let (client, local_status) = StatusClient::new();
+    let local = match &setup.control {
+        None => None,
+        Some(path) => {
+            let listener = net.listen_local(path).map_err(|error| {
+                let advice = match error.kind() {
+                    std::io::ErrorKind::AddrInUse => "is another inp2pc running with this configuration?",
+                    _ => "choose another place with -control",
+                };
+                StartError::Failed(format!("cannot open the control socket {} ({error}): {advice}", path.display()))
+            })?;
+            Some(web::serve_local(&net, listener, client))
+        }
+    };
+
+    let registry = Registry::new();
+    let (peers_guard, peers_stop) = oneshot::channel();
+    net.spawn("peers", peers::run(net.clone(), listener, Arc::clone(&registry), peers_stop));
+    let (stop, stopped) = mpsc::unbounded();
+    let (exit, exited) = oneshot::channel();
+    let (status, statuses) = mpsc::channel(1);
+    let (news_in, news) = mpsc::channel(NEWS);
+    let (internal_in, internal) = mpsc::channel(INTERNAL);
+    let first = agent.status();
+    let control = Control {
+        timer: net.timer(),
+        agent,
+        store,
+        server: SignalServer { host: setup.host, port: setup.port, tls },
+        common: Arc::new(Common { keys, own, instance: rng.bytes(), allow: setup.allow }),
+        registry,
+        sessions: BTreeMap::new(),
+        next_session: 0,
+        forwards: BTreeMap::new(),
+        signal: None,
+        news_in,
+        news,
+        internal_in,
+        internal,
+        statuses: [statuses, local_status],
+        stopped: Some(stopped),
+        leaving: None,
+        interfaces: Vec::new(),
+        next_look: net.now(),
+        exit: Some(exit),
+        net: net.clone(),
+        _local: local,
+        _peers: peers_guard,
+    };
+    net.spawn("agent", control.run(port));
+    Ok(AgentHandle { stop, exit: exited, status, first })
+}
+
+struct Control<N: Net> {
+    net: N,
+    timer: N::Timer,
+    agent: Agent,
+    store: Arc<dyn Store>,
+    server: SignalServer,
+    common: Arc<Common>,
+    registry: Arc<Registry<N>>,
+    sessions: BTreeMap<PeerName, Entry<N>>,
+    next_session: u64,
+    forwards: BTreeMap<String, Forward>,
+    signal: Option<(ConnId, Option<Signal>)>,
+    news_in: mpsc::Sender<News>,
+    news: mpsc::Receiver<News>,
+    internal_in: mpsc::Sender<Internal>,
+    internal: mpsc::Receiver<Internal>,
+    statuses: [mpsc::Receiver<StatusCall>; 2],
+    /// None once told to stop.
+    stopped: Option<mpsc::UnboundedReceiver<()>>,
+    /// Until when sessions may finish, once told to stop.
+    leaving: Option<Instant>,
+    interfaces: Vec<IpAddr>,
+    next_look: Instant,
+    exit: Option<oneshot::Sender<Exit>>,
+    _local: Option<Local>,
+    _peers: oneshot::Sender<()>,
+}
+
+/// What this task's own helpers send it.
+enum Internal {
+    /// What came of a signalling connection.
+    Signal(ConnId, Result<Signal, String>),
+}
+
+struct Entry<N: Net> {
+    commands: mpsc::Sender<Command<N>>,
+    meter: Arc<SessionMeter>,
+    /// Ends when the session does.
+    ended: oneshot::Receiver<()>,
+}
+
+struct Forward {
+    meter: Arc<ForwardMeter>,
+    /// Dropped to stop listening; none where it does not listen.
+    listening: Option<oneshot::Sender<()>>,
+}
+
+impl<N: Net> Control<N> {
+    async fn run(mut self, port: u16) {
+        let now = self.net.now();
+        self.agent.handle(now, Input::Listening(port));
+        let exit = poll_fn(|cx| self.poll(cx)).await;
+        if let Some(sender) = self.exit.take() {
+            let _ = sender.send(exit);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Exit> {
+        for _ in 0..TURNS {
+            let now = self.net.now();
+            let mut worked = self.stop(now, cx);
+            worked |= self.look(now);
+            worked |= self.hear_signal(now, cx);
+            if let Poll::Ready(Some((peer, event))) = self.news.poll_next_unpin(cx) {
+                worked = true;
+                self.agent.handle(now, Input::Session { peer: &peer, event });
+            }
+            if let Poll::Ready(Some(Internal::Signal(conn, opened))) = self.internal.poll_next_unpin(cx) {
+                worked = true;
+                self.opened(now, conn, opened);
+            }
+            if self.agent.deadline().is_some_and(|(deadline, _)| deadline <= now) {
+                worked = true;
+                self.agent.handle(now, Input::Tick);
+            }
+            if let Some(exit) = self.act(now) {
+                return Poll::Ready(exit);
+            }
+            for at in 0..self.statuses.len() {
+                let call = self.statuses.get_mut(at).map(|calls| calls.poll_next_unpin(cx));
+                if let Some(Poll::Ready(Some(answer))) = call {
+                    worked = true;
+                    let _ = answer.send(self.status());
+                }
+            }
+            if !worked {
+                let deadline = self.agent.deadline().map(|(deadline, _)| deadline);
+                let at = [deadline, Some(self.next_look), self.leaving].into_iter().flatten().min();
+                if self.timer.poll_at(cx, at).is_ready() {
+                    cx.waker().wake_by_ref();
+                }
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Ends in order: first the forwards, then the sessions, then the agent.
+    fn stop(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+        if let Some(stopped) = &mut self.stopped
+            && stopped.poll_next_unpin(cx).is_ready()
+        {
+            self.stopped = None;
+            self.forwards.values_mut().for_each(|forward| forward.listening = None);
+            for entry in self.sessions.values_mut() {
+                let _ = entry.commands.try_send(Command::Leave);
+            }
+            self.leaving = Some(now + LEAVE);
+        }
+        let Some(until) = self.leaving else { return false };
+        let running = self.sessions.values_mut().any(|entry| Pin::new(&mut entry.ended).poll(cx).is_pending());
+        if running && now < until {
+            return false;
+        }
+        self.leaving = None;
+        self.agent.handle(now, Input::Shutdown);
+        true
+    }
+
+    /// Looks at the interfaces now and then.
+    fn look(&mut self, now: Instant) -> bool {
+        if now < self.next_look {
+            return false;
+        }
+        self.next_look = now + LOOK;
+        match self.net.interfaces() {
+            Ok(interfaces) => {
+                let mut addresses: Vec<IpAddr> = interfaces.into_iter().map(|one| one.address).collect();
+                addresses.sort_unstable();
+                addresses.dedup();
+                if addresses != self.interfaces {
+                    self.interfaces = addresses;
+                    self.agent.handle(now, Input::Interfaces(&self.interfaces));
+                }
+            }
+            Err(error) => debug!(%error, "cannot read the interfaces"),
+        }
+        true
+    }
+
+    fn hear_signal(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+        let Some((conn, Some(signal))) = &mut self.signal else { return false };
+        let conn = *conn;
+        match signal.events.poll_next_unpin(cx) {
+            Poll::Pending => return false,
+            Poll::Ready(Some(SignalEvent::Received(message))) => {
+                self.agent.handle(now, Input::SignalReceived { conn, message: &message });
+            }
+            Poll::Ready(Some(SignalEvent::Closed(reason))) => {
+                self.signal = None;
+                self.agent.handle(now, Input::SignalClosed { conn, reason: &reason });
+            }
+            Poll::Ready(None) => {
+                self.signal = None;
+                self.agent.handle(now, Input::SignalClosed { conn, reason: "the connection ended" });
+            }
+        }
+        true
+    }
+
+    fn opened(&mut self, now: Instant, conn: ConnId, opened: Result<Signal, String>) {
+        match &mut self.signal {
+            Some((wanted, place)) if *wanted == conn => match opened {
+                Ok(signal) => {
+                    let remote = signal.remote;
+                    *place = Some(signal);
+                    self.agent.handle(now, Input::SignalOpened { conn, remote, tls: self.server.tls.is_some() });
+                }
+                Err(reason) => {
+                    self.signal = None;
+                    self.agent.handle(now, Input::SignalClosed { conn, reason: &reason });
+                }
+            },
+            // Closed meanwhile: dropping it closes it.
+            Some(_) | None => {}
+        }
+    }
+
+    fn act(&mut self, now: Instant) -> Option<Exit> {
+        while let Some(action) = self.agent.poll_action() {
+            match action {
+                Action::OpenSignal { conn } => self.open_signal(conn),
+                Action::SendSignal { conn, message } => {
+                    if let Some((current, Some(signal))) = &self.signal
+                        && *current == conn
+                        && signal.outbox.send(message).is_err()
+                    {
+                        debug!("the server does not take what is sent to it; the connection ends");
+                    }
+                }
+                Action::CloseSignal { conn, code } => {
+                    if let Some((_, Some(signal))) = self.signal.take_if(|(current, _)| *current == conn) {
+                        signal.outbox.close(code, "");
+                    }
+                }
+                Action::Listen { rule } => self.listen(now, &rule),
+                Action::Unlisten { name } => {
+                    self.forwards.remove(&name);
+                }
+                Action::Attempt { peer, key, attempt } => {
+                    if let Some(commands) = self.session(&peer) {
+                        self.registry.add(attempt.id, &commands);
+                        self.command(&peer, Command::Attempt { key, attempt });
+                    }
+                }
+                Action::Unreachable { peer, reason } => self.command(&peer, Command::Unreachable(reason)),
+                Action::Save { name, content } => {
+                    if let Err(error) = self.store.save(name, &content) {
+                        error!(%error, file = name, "cannot save; the node goes on from memory");
+                    }
+                }
+                Action::Exit(exit) => return Some(exit),
+            }
+        }
+        None
+    }
+
+    fn open_signal(&mut self, conn: ConnId) {
+        self.signal = Some((conn, None));
+        let (net, server, mut internal) = (self.net.clone(), self.server.clone(), self.internal_in.clone());
+        self.net.spawn("signal", async move {
+            let opened = web::connect_signal(&net, &server).await.map_err(|error| error.to_string());
+            let _ = internal.send(Internal::Signal(conn, opened)).await;
+        });
+    }
+
+    fn listen(&mut self, now: Instant, rule: &ForwardRule) {
+        let Some(commands) = self.session(&rule.peer) else {
+            let result = Err("too many peers".to_owned());
+            return self.agent.handle(now, Input::Forward { name: &rule.name, result });
+        };
+        let config = TcpConfig { local: Some(rule.listen), ..TcpConfig::default() };
+        let listener = self.net.listen(&config).and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (guard, result) = match listener {
+            Ok((address, listener)) => {
+                let (guard, stop) = oneshot::channel();
+                let meter = Arc::new(ForwardMeter::default());
+                let target: Arc<str> = rule.target.as_str().into();
+                let task = forward::run(self.net.clone(), listener, target, Arc::clone(&meter), commands, stop);
+                self.net.spawn("forward", task);
+                (Forward { meter, listening: Some(guard) }, Ok(address))
+            }
+            Err(error) => {
+                warn!(forward = rule.name, %error, "cannot listen");
+                let reason = format!("cannot listen on {}: {error}", rule.listen);
+                (Forward { meter: Arc::default(), listening: None }, Err(reason))
+            }
+        };
+        self.forwards.insert(rule.name.clone(), guard);
+        self.agent.handle(now, Input::Forward { name: &rule.name, result });
+    }
+
+    /// The session with a peer, made if there is none.
+    fn session(&mut self, peer: &PeerName) -> Option<mpsc::Sender<Command<N>>> {
+        if let Some(entry) = self.sessions.get(peer) {
+            return Some(entry.commands.clone());
+        }
+        if self.sessions.len() >= SESSIONS {
+            warn!(%peer, "no session: this node has too many");
+            return None;
+        }
+        self.next_session += 1;
+        let (commands, queue) = mpsc::channel(session::COMMANDS);
+        let (end, ended) = oneshot::channel();
+        let meter = Arc::new(SessionMeter::default());
+        let task = session::run(
+            self.net.clone(),
+            peer.clone(),
+            self.next_session,
+            Arc::clone(&self.common),
+            (commands.clone(), queue),
+            self.news_in.clone(),
+            Arc::clone(&meter),
+        );
+        self.net.spawn("session", async move {
+            task.await;
+            drop(end);
+        });
+        self.sessions.insert(peer.clone(), Entry { commands: commands.clone(), meter, ended });
+        Some(commands)
+    }
+
+    fn command(&mut self, peer: &PeerName, command: Command<N>) {
+        let sent = self.sessions.get_mut(peer).map(|entry| entry.commands.try_send(command));
+        if let Some(Err(error)) = sent {
+            // It will be asked again: attempts are repeated until they succeed.
+            debug!(%peer, %error, "the session does not take commands");
+        }
+    }
+
+    fn status(&self) -> Status {
+        let mut status = self.agent.status();
+        for peer in &mut status.peers {
+            let entry = peer.node.parse().ok().and_then(|name: PeerName| self.sessions.get(&name));
+            if let Some(entry) = entry {
+                (peer.bytes_sent, peer.bytes_received, peer.streams, peer.switches) = entry.meter.read();
+                if peer.rung.is_some() {
+                    peer.rtt_ms = entry.meter.rtt_ms();
+                }
+            }
+        }
+        for forward in &mut status.forwards {
+            if let Some(running) = self.forwards.get(&forward.name) {
+                let error;
+                (forward.active, forward.total, forward.bytes_sent, forward.bytes_received, error) =
+                    running.meter.read();
+                forward.error = forward.error.take().or(error);
+            }
+        }
+        status
+    }
+}
+
+impl<N: Net> Drop for Control<N> {
+    fn drop(&mut self) {
+        info!("node stopped");
+    }
+}
+
+/// How often the interfaces are looked at: a change of network is felt within that time.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long sessions have to end; a second is left for the goodbye to the server, of ten in all.
+const LEAVE: Duration = Duration::from_millis(8500);
+
+/// News of sessions that wait for this task; what does not fit waits in the sessions.
+const NEWS: usize = 256;
+
+/// Results of this task's own helpers: one signalling connection is opened at a time.
+const INTERNAL: usize = 4;
+
+/// Sessions of one node: as many peers as it may name to the server.
+const SESSIONS: usize = 1024;
+
+/// Inputs that are handled before other tasks of the thread have their turn.
+const TURNS: usize = 64;

@@ -1,0 +1,190 @@
+//! The node's port for its peers' links.
+//!
+//! A connection must open with a preface within [`SAY_WITHIN`]; it names an attempt, and goes to the session
+//! that made it. The peer's `PunchStart` may have come sooner than ours: an attempt that is not known yet is
+//! waited for, with few connections at a time, so that strangers cost little.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future as _, poll_fn};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_channel::{mpsc, oneshot};
+use futures_util::SinkExt as _;
+use inp2p_core::ids::AttemptId;
+use inp2p_core::link::{Preface, preface};
+use tracing::{debug, warn};
+
+use crate::exact::read_exact;
+use crate::forward::{PAUSE, pause};
+use crate::net::{ListenIo as _, Net, TimerIo as _};
+use crate::session::Command;
+
+/// Which session an attempt belongs to.
+pub(crate) struct Registry<N: Net>(Mutex<Inner<N>>);
+
+struct Inner<N: Net> {
+    attempts: BTreeMap<AttemptId, mpsc::Sender<Command<N>>>,
+    /// In the order of their coming, oldest first.
+    order: VecDeque<AttemptId>,
+    /// Connections that wait for an attempt to become known.
+    held: Vec<Held<N>>,
+    /// Connections that have yet to say what they are, and those that are held.
+    strangers: BTreeMap<IpAddr, usize>,
+}
+
+struct Held<N: Net> {
+    attempt: AttemptId,
+    found: oneshot::Sender<mpsc::Sender<Command<N>>>,
+}
+
+impl<N: Net> Registry<N> {
+    pub(crate) fn new() -> Arc<Self> {
+        let inner = Inner {
+            attempts: BTreeMap::new(),
+            order: VecDeque::new(),
+            held: Vec::new(),
+            strangers: BTreeMap::new(),
+        };
+        Arc::new(Self(Mutex::new(inner)))
+    }
+
+    /// From now on connections of this attempt go to that session.
+    pub(crate) fn add(&self, attempt: AttemptId, session: &mpsc::Sender<Command<N>>) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.attempts.insert(attempt, session.clone()).is_none() {
+            inner.order.push_back(attempt);
+            if inner.order.len() > ATTEMPTS
+                && let Some(oldest) = inner.order.pop_front()
+            {
+                inner.attempts.remove(&oldest);
+            }
+        }
+        let (found, held) = std::mem::take(&mut inner.held).into_iter().partition(|h| h.attempt == attempt);
+        inner.held = held;
+        drop(inner);
+        let found: Vec<Held<N>> = found;
+        for held in found {
+            let _ = held.found.send(session.clone());
+        }
+    }
+
+    fn find(&self, attempt: AttemptId) -> Result<mpsc::Sender<Command<N>>, oneshot::Receiver<mpsc::Sender<Command<N>>>> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = inner.attempts.get(&attempt) {
+            return Ok(session.clone());
+        }
+        let (found, receiver) = oneshot::channel();
+        inner.held.retain(|held| !held.found.is_canceled());
+        inner.held.push(Held { attempt, found });
+        Err(receiver)
+    }
+
+    /// Counts a stranger in; false if there are too many.
+    fn admit(&self, from: IpAddr) -> bool {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.strangers.values().sum::<usize>() >= STRANGERS {
+            return false;
+        }
+        let count = inner.strangers.entry(from).or_default();
+        if *count >= STRANGERS_PER_ADDRESS {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    fn leave(&self, from: IpAddr) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = inner.strangers.get_mut(&from) {
+            *count -= 1;
+            if *count == 0 {
+                inner.strangers.remove(&from);
+            }
+        }
+    }
+}
+
+/// Accepts peers' connections until `stop` is dropped.
+pub(crate) async fn run<N: Net>(
+    net: N,
+    mut listener: N::Listener,
+    registry: Arc<Registry<N>>,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let mut timer = net.timer();
+    loop {
+        let accepted = poll_fn(|cx| {
+            if Pin::new(&mut stop).poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            listener.poll_accept(cx).map(Some)
+        });
+        match accepted.await {
+            None => return,
+            Some(Ok((stream, remote))) => {
+                if !registry.admit(remote.ip()) {
+                    debug!(%remote, "too many connections that have not said what they are");
+                    continue;
+                }
+                let (net, registry) = (net.clone(), Arc::clone(&registry));
+                net.clone().spawn("peer", async move {
+                    introduce(&net, stream, remote, &registry).await;
+                    registry.leave(remote.ip());
+                });
+            }
+            Some(Err(error)) => {
+                warn!(%error, "cannot accept connections of peers; trying again");
+                pause(&net, &mut timer, PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Reads the preface and brings the connection to its session.
+async fn introduce<N: Net>(net: &N, mut stream: N::Stream, remote: SocketAddr, registry: &Registry<N>) {
+    let deadline = net.now() + SAY_WITHIN;
+    let mut timer = net.timer();
+    let mut bytes = [0; preface::LENGTH];
+    if let Err(error) = read_exact(&mut stream, &mut bytes, &mut timer, deadline).await {
+        return debug!(%remote, %error, "no preface");
+    }
+    let Some(preface) = Preface::parse(&bytes) else {
+        return debug!(%remote, "not a preface");
+    };
+    let session = match registry.find(preface.attempt) {
+        Ok(session) => Some(session),
+        Err(mut found) => {
+            let until = net.now() + HOLD;
+            poll_fn(|cx| match Pin::new(&mut found).poll(cx) {
+                Poll::Ready(found) => Poll::Ready(found.ok()),
+                Poll::Pending => timer.poll_at(cx, Some(until)).map(|()| None),
+            })
+            .await
+        }
+    };
+    match session {
+        Some(mut session) => {
+            let _ = session.send(Command::Accepted { stream, preface, remote }).await;
+        }
+        None => debug!(%remote, attempt = ?preface.attempt, "an attempt that is not known here"),
+    }
+}
+
+/// How long a connection may take to send its 54 bytes.
+const SAY_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the server's word to this side may come after its word to the peer.
+const HOLD: Duration = Duration::from_secs(3);
+
+/// Connections that have not been matched to a session yet: few, since each costs a descriptor.
+const STRANGERS: usize = 64;
+
+/// The same from one address: eight are a whole attempt's dials.
+const STRANGERS_PER_ADDRESS: usize = 16;
+
+/// Attempts that are remembered; each is 100 bytes, and a node has few at a time.
+const ATTEMPTS: usize = 1024;

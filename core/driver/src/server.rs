@@ -1,0 +1,305 @@
+//! The server's control task, and what it stands on: the front of its TCP port and four STUN ports.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures_channel::{mpsc, oneshot};
+use futures_util::StreamExt as _;
+use inp2p_core::auth::Identity;
+use inp2p_core::ids::ConnId;
+use inp2p_core::server::io::{Action, AdminError, AdminReply, Input};
+use inp2p_core::server::{STATE_FILE, Server, ServerConfig};
+use tracing::{error, info, warn};
+
+use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
+use crate::setup::{Ports, ServerSetup, StartError};
+use crate::stun;
+use crate::web::{self, AdminCall, AdminClient, AdminKey, Front, FrontConfig, FrontEvent, Outbox, tls};
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct ServerHandle {
+    ports: Ports,
+    stop: mpsc::UnboundedSender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl ServerHandle {
+    /// Where it listens, with real ports.
+    pub fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    /// Lets it end; connections are closed with a word to each node.
+    pub fn shutdown(&self) {
+        // It may have ended by itself.
+        let _ = self.stop.unbounded_send(());
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// Why it had to end, if nobody asked it to.
+    pub async fn wait(&mut self) -> Result<(), String> {
+        match (&mut self.ended).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err("the server's control task failed".to_owned()),
+        }
+    }
+}
+
+/// Binds all ports, reads or makes the server's keys, and begins to serve.
+///
+/// # Errors
+/// [`StartError::Config`] if a file of the store or a PEM file is no good, [`StartError::Failed`] if a port
+/// cannot be had; nothing runs then.
+#[expect(clippy::unused_async, reason = "starting may come to need waiting, and callers have an executor anyway")]
+pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, StartError> {
+    let store = setup.store;
+    let identity = load_identity(&net, store.as_ref())?;
+    info!(key = %identity.public(), "server identity");
+    let pem = match setup.tls {
+        Some((certificates, key)) => tls::Pem::given(certificates, key),
+        None => tls::Pem::self_signed(store.as_ref(), &[]).map_err(|error| StartError::Config(error.to_string()))?,
+    };
+    let front_config = FrontConfig {
+        tls: tls::server_config(&net, Arc::clone(&setup.crypto), &pem)
+            .map_err(|error| StartError::Config(error.to_string()))?,
+        admin_key: AdminKey::load_or_make(&net, store.as_ref())
+            .map_err(|error| StartError::Config(error.to_string()))?,
+        trusted_proxies: setup.trusted_proxies,
+    };
+    let saved = store.load(STATE_FILE).map_err(|error| StartError::Config(format!("{STATE_FILE}: {error}")))?;
+    let config = ServerConfig::new(setup.users, identity, setup.software);
+    let server = Server::new(config, saved.as_deref(), net.seed(), net.now(), net.unix_now())
+        .map_err(|error| StartError::Config(error.to_string()))?;
+
+    // All ports first: a server that lacks one does not start at all.
+    let bind = |port| bind_address(setup.bind, port);
+    let listener = listen(&net, bind(setup.ws_port), "-ws-port")?;
+    let tcp = [
+        listen(&net, bind(setup.stun_tcp[0]), "-stun-tcp1")?,
+        listen(&net, bind(setup.stun_tcp[1]), "-stun-tcp2")?,
+    ];
+    let udp = [
+        bind_udp(&net, bind(setup.stun_udp[0]), "-stun-udp1")?,
+        bind_udp(&net, bind(setup.stun_udp[1]), "-stun-udp2")?,
+    ];
+    let address = |result: io::Result<SocketAddr>| result.map_err(|error| StartError::Failed(error.to_string()));
+    let stun_tcp = [address(tcp[0].local_addr())?, address(tcp[1].local_addr())?];
+    let stun_udp = [address(udp[0].local_addr())?, address(udp[1].local_addr())?];
+
+    let (events_in, events) = mpsc::channel(EVENTS);
+    let (admin, calls) = AdminClient::new();
+    let online = Arc::new(AtomicUsize::new(0));
+    let front = web::serve(&net, listener, front_config, events_in, admin, Arc::clone(&online))
+        .map_err(|error| StartError::Failed(error.to_string()))?;
+    let ports = Ports { ws: front.local_addr(), stun_udp, stun_tcp };
+    let mut guards = Vec::new();
+    for socket in udp {
+        let (guard, stop) = oneshot::channel();
+        guards.push(guard);
+        net.spawn("stun udp", stun::udp::<N>(socket, stop));
+    }
+    for listener in tcp {
+        let (guard, stop) = oneshot::channel();
+        guards.push(guard);
+        net.spawn("stun tcp", stun::tcp(net.clone(), listener, stop));
+    }
+
+    let (stop, stopped) = mpsc::unbounded();
+    let (end, ended) = oneshot::channel();
+    let control = Control {
+        timer: net.timer(),
+        net: net.clone(),
+        server,
+        store,
+        online,
+        events,
+        calls,
+        asked: BTreeMap::new(),
+        next_ask: 0,
+        outboxes: BTreeMap::new(),
+        stopped,
+        _front: front,
+        _guards: guards,
+    };
+    net.spawn("server", async move {
+        control.run().await;
+        let _ = end.send(());
+    });
+    Ok(ServerHandle { ports, stop, ended })
+}
+
+struct Control<N: Net> {
+    net: N,
+    timer: N::Timer,
+    server: Server,
+    store: Arc<dyn Store>,
+    online: Arc<AtomicUsize>,
+    events: mpsc::Receiver<FrontEvent>,
+    calls: mpsc::Receiver<AdminCall>,
+    /// REST calls that the machine has yet to answer. It answers all, each within its deadline.
+    asked: BTreeMap<u64, oneshot::Sender<Result<AdminReply, AdminError>>>,
+    next_ask: u64,
+    outboxes: BTreeMap<ConnId, Outbox>,
+    stopped: mpsc::UnboundedReceiver<()>,
+    _front: Front,
+    _guards: Vec<oneshot::Sender<()>>,
+}
+
+impl<N: Net> fmt::Debug for Control<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Control")
+    }
+}
+
+impl<N: Net> Control<N> {
+    async fn run(mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+        info!("server stopped");
+    }
+
+    /// Ready when the server is to end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..TURNS {
+            if self.stopped.poll_next_unpin(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let now = self.net.now();
+            let mut worked = false;
+            if let Poll::Ready(Some(event)) = self.events.poll_next_unpin(cx) {
+                worked = true;
+                self.event(now, event);
+            }
+            if let Poll::Ready(Some((request, answer))) = self.calls.poll_next_unpin(cx) {
+                worked = true;
+                self.next_ask += 1;
+                self.asked.insert(self.next_ask, answer);
+                self.server.handle(now, Input::Admin { id: self.next_ask, request });
+            }
+            let deadline = self.server.deadline().map(|(deadline, _)| deadline);
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                worked = true;
+                self.server.handle(now, Input::Tick);
+            }
+            self.act();
+            if !worked {
+                let deadline = self.server.deadline().map(|(deadline, _)| deadline);
+                if self.timer.poll_at(cx, deadline).is_ready() {
+                    cx.waker().wake_by_ref();
+                }
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn event(&mut self, now: std::time::Instant, event: FrontEvent) {
+        match event {
+            FrontEvent::Opened { conn, remote, outbox } => {
+                self.outboxes.insert(conn, outbox);
+                self.server.handle(now, Input::Opened { conn, remote });
+            }
+            FrontEvent::Received { conn, message } => {
+                self.server.handle(now, Input::Received { conn, message: &message });
+            }
+            FrontEvent::Closed { conn } => {
+                self.outboxes.remove(&conn);
+                self.server.handle(now, Input::Closed { conn });
+            }
+        }
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.server.poll_action() {
+            match action {
+                Action::Trust { conn } => {
+                    if let Some(outbox) = self.outboxes.get(&conn) {
+                        outbox.raise_limit();
+                    }
+                }
+                Action::Send { conn, message } => {
+                    // A queue that overflows ends its connection, and its end is an event.
+                    if self.outboxes.get(&conn).is_some_and(|outbox| outbox.send(message).is_err()) {
+                        warn!(?conn, "a node does not take what is sent to it; its connection ends");
+                    }
+                }
+                Action::Close { conn, code, reason } => {
+                    if let Some(outbox) = self.outboxes.get(&conn) {
+                        outbox.close(code, reason);
+                    }
+                }
+                Action::Save { name, content } => {
+                    if let Err(error) = self.store.save(name, &content) {
+                        error!(%error, file = name, "cannot save; the server goes on from memory");
+                    }
+                }
+                Action::AdminReply { id, reply } => {
+                    if let Some(answer) = self.asked.remove(&id) {
+                        // Whoever asked may have gone.
+                        let _ = answer.send(reply);
+                    }
+                }
+            }
+        }
+        self.online.store(self.server.online(), Ordering::Relaxed);
+    }
+}
+
+/// The server's identity, made at the first start.
+fn load_identity<N: Net>(net: &N, store: &dyn Store) -> Result<Identity, StartError> {
+    let bad = |error: &dyn fmt::Display| StartError::Config(format!("{IDENTITY_FILE}: {error}"));
+    match store.load(IDENTITY_FILE).map_err(|error| bad(&error))? {
+        Some(content) => {
+            let text = std::str::from_utf8(&content).map_err(|error| bad(&error))?;
+            Identity::from_file(text).map_err(|error| bad(&error))
+        }
+        None => {
+            let identity = Identity::from_seed(net.seed());
+            store.save(IDENTITY_FILE, identity.to_file().as_bytes()).map_err(|error| bad(&error))?;
+            Ok(identity)
+        }
+    }
+}
+
+/// None means all addresses, for which [`TcpConfig::local`] with port has the IPv6 form.
+fn bind_address(bind: Option<IpAddr>, port: u16) -> SocketAddr {
+    SocketAddr::new(bind.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), port)
+}
+
+fn listen<N: Net>(net: &N, address: SocketAddr, flag: &str) -> Result<N::Listener, StartError> {
+    let config = TcpConfig { local: Some(address), ..TcpConfig::default() };
+    net.listen(&config).map_err(|error| unavailable("TCP", address, flag, &error))
+}
+
+fn bind_udp<N: Net>(net: &N, address: SocketAddr, flag: &str) -> Result<N::Udp, StartError> {
+    net.bind_udp(address).map_err(|error| unavailable("UDP", address, flag, &error))
+}
+
+fn unavailable(transport: &str, address: SocketAddr, flag: &str, error: &io::Error) -> StartError {
+    let port = address.port();
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => format!("another program uses it; choose another with {flag}"),
+        io::ErrorKind::PermissionDenied => format!("ports below 1024 need more rights; choose another with {flag}"),
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address; see -bind".to_owned(),
+        _ => format!("see {flag} and -bind"),
+    };
+    StartError::Failed(format!("cannot listen on {transport} port {port} ({error}): {advice}"))
+}
+
+/// The file of the server's identity.
+const IDENTITY_FILE: &str = "server.identity";
+
+/// Events of all connections that wait for the control task; what does not fit waits in its own task.
+const EVENTS: usize = 1024;
+
+/// Events that are handled before other tasks of the thread have their turn.
+const TURNS: usize = 128;

@@ -1,0 +1,731 @@
+//! The task of a session: one loop that moves bytes between local connections, the streams of the core's
+//! `Session`, and the links of one peer.
+//!
+//! Everything of a session happens in this one task, so nothing here needs a lock. Sockets wake it through a
+//! [`ReadySet`], which says which of them to try again; others talk to it by [`Command`].
+
+mod flows;
+mod ready;
+mod target;
+mod wire;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_channel::mpsc;
+use futures_util::StreamExt as _;
+use inp2p_core::agent::io::SessionNews;
+use inp2p_core::ids::{PeerName, PublicKey};
+use inp2p_core::link::{LinkKeys, Preface};
+use inp2p_core::mux::{Config, Event, Key, Protocol, code};
+use inp2p_core::session::{Action, Attempt, LinkId, Session, SessionConfig};
+use inp2p_core::tunnel::Allow;
+use tracing::{debug, info, warn};
+
+use self::flows::{Flow, Stage, Turn};
+use self::ready::ReadySet;
+use self::target::Dialled;
+use self::wire::Wire;
+use crate::meter::{ForwardMeter, SessionMeter};
+use crate::net::{Net, TcpConfig, TimerIo as _};
+
+/// What others ask of a session.
+pub(crate) enum Command<N: Net> {
+    /// Look for a path.
+    Attempt {
+        /// The peer's identity.
+        key: PublicKey,
+        /// What to try.
+        attempt: Attempt,
+    },
+    /// A connection came in that names one of this session's attempts.
+    Accepted {
+        /// The connection, the preface already read from it.
+        stream: N::Stream,
+        /// The preface.
+        preface: Preface,
+        /// Where it comes from.
+        remote: SocketAddr,
+    },
+    /// A local program connected to a forward.
+    Open {
+        /// Its connection.
+        stream: N::Stream,
+        /// What the peer is to dial.
+        target: Arc<str>,
+        /// The forward's counters.
+        meter: Arc<ForwardMeter>,
+    },
+    /// There is no way to the peer for now: those who wait for one end with this reason.
+    Unreachable(String),
+    /// A target's name was looked up and dialled.
+    Dialled(Key, Dialled<N>),
+    /// End in order.
+    Leave,
+}
+
+/// What all sessions of a process share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) keys: LinkKeys,
+    pub(crate) own: PublicKey,
+    pub(crate) instance: [u8; 16],
+    pub(crate) allow: Allow,
+}
+
+/// News for the control task.
+pub(crate) type News = (PeerName, SessionNews);
+
+/// Where commands wait for a session: as many as it takes up in one turn. Whoever sends more waits.
+pub(crate) const COMMANDS: usize = 64;
+
+/// Runs a session until it is told to leave, or until nobody can send it commands any more.
+pub(crate) async fn run<N: Net>(
+    net: N,
+    peer: PeerName,
+    number: u64,
+    common: Arc<Common>,
+    commands: (mpsc::Sender<Command<N>>, mpsc::Receiver<Command<N>>),
+    news: mpsc::Sender<News>,
+    meter: Arc<SessionMeter>,
+) {
+    let timer = net.timer();
+    let streams = Config::default().max_streams;
+    let mut task = Task {
+        net,
+        peer,
+        number,
+        common,
+        own_commands: commands.0,
+        commands: commands.1,
+        news,
+        meter,
+        timer,
+        core: None,
+        ready: ReadySet::new(streams * 2 + WIRES * 2),
+        wire_bits: streams * 2,
+        wires: Vec::new(),
+        flows: (0..streams).map(|_| None).collect(),
+        open: 0,
+        waiting: VecDeque::new(),
+        deadlines: BTreeMap::new(),
+        unreachable: None,
+        scratch: Vec::new(),
+        woken: Vec::new(),
+        leaving: None,
+        news_backlog: VecDeque::new(),
+    };
+    poll_fn(|cx| task.poll(cx)).await;
+}
+
+struct Task<N: Net> {
+    net: N,
+    peer: PeerName,
+    number: u64,
+    common: Arc<Common>,
+    own_commands: mpsc::Sender<Command<N>>,
+    commands: mpsc::Receiver<Command<N>>,
+    news: mpsc::Sender<News>,
+    meter: Arc<SessionMeter>,
+    timer: N::Timer,
+    /// None until the peer's key is known.
+    core: Option<Session>,
+    ready: Arc<ReadySet>,
+    /// The first bit of the links' connections.
+    wire_bits: usize,
+    wires: Vec<Wire<N::Stream>>,
+    /// By the slot of the stream's key.
+    flows: Vec<Option<Flow<N::Stream>>>,
+    open: usize,
+    /// Local connections that came before the peer's key was known.
+    waiting: VecDeque<Waiting<N>>,
+    /// When a dial or an opening is given up, by slot.
+    deadlines: BTreeMap<(Instant, usize), Key>,
+    /// Why there is no way to the peer, as last heard.
+    unreachable: Option<String>,
+    /// What links are read into.
+    scratch: Vec<u8>,
+    /// The slots of the flows that were woken, while they are served.
+    woken: Vec<usize>,
+    /// Set when told to leave: when to stop waiting for the streams.
+    leaving: Option<Instant>,
+    /// News that the control task has yet to take.
+    news_backlog: VecDeque<SessionNews>,
+}
+
+struct Waiting<N: Net> {
+    stream: N::Stream,
+    target: Arc<str>,
+    meter: Arc<ForwardMeter>,
+    until: Instant,
+}
+
+impl<N: Net> Task<N> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.ready.register(cx.waker());
+        let now = self.net.now();
+        for _ in 0..TURNS {
+            if self.commands(now, cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let mut more = self.woken(now);
+            more |= self.receive(now);
+            more |= self.act(now);
+            more |= self.events(now);
+            more |= self.transmit(now);
+            more |= self.act(now);
+            if self.time(now) {
+                return Poll::Ready(());
+            }
+            self.tell(cx);
+            if !more {
+                self.measure();
+                return self.sleep(cx);
+            }
+        }
+        // Others on this thread have their turn first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes what others ask for. Ready when nobody is left to ask.
+    fn commands(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..COMMANDS {
+            match self.commands.poll_next_unpin(cx) {
+                Poll::Ready(Some(command)) => self.command(now, command),
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn command(&mut self, now: Instant, command: Command<N>) {
+        match command {
+            Command::Attempt { key, attempt } => self.attempt(now, key, attempt),
+            Command::Accepted { stream, preface, remote } => {
+                let link = self.core.as_mut().and_then(|core| core.accepted(now, &preface, remote));
+                match link {
+                    Some(link) => self.add_wire(now, link, stream, true),
+                    None => debug!(peer = %self.peer, %remote, "turned a connection away"),
+                }
+            }
+            Command::Open { stream, target, meter } => self.open_stream(now, stream, &target, meter),
+            Command::Unreachable(reason) => {
+                self.fail_openings(&reason);
+                self.unreachable = Some(reason);
+            }
+            Command::Dialled(key, dialled) => self.dialled(now, key, dialled),
+            Command::Leave => {
+                self.leaving.get_or_insert(now + DRAIN);
+            }
+        }
+    }
+
+    fn attempt(&mut self, now: Instant, key: PublicKey, attempt: Attempt) {
+        if self.core.as_ref().is_some_and(|core| core.peer() != key) {
+            warn!(peer = %self.peer, "the peer has another key than before: its streams end");
+            self.drop_core();
+        }
+        if self.core.is_none() {
+            let config = SessionConfig {
+                keys: self.common.keys.clone(),
+                own: self.common.own,
+                peer: key,
+                instance: self.common.instance,
+                number: self.number,
+            };
+            self.core = Session::new(now, config);
+        }
+        let Some(core) = &mut self.core else {
+            return warn!(peer = %self.peer, "the peer has this node's own key");
+        };
+        core.attempt(now, attempt);
+        while let Some(waiting) = self.waiting.pop_front() {
+            self.open_stream(now, waiting.stream, &waiting.target, waiting.meter);
+        }
+    }
+
+    fn drop_core(&mut self) {
+        self.core = None;
+        self.wires.clear();
+        self.deadlines.clear();
+        for flow in &mut self.flows {
+            if let Some(flow) = flow.take() {
+                flow.abort(Some("the peer's key has changed"));
+            }
+        }
+        self.open = 0;
+    }
+
+    fn open_stream(&mut self, now: Instant, stream: N::Stream, target: &Arc<str>, meter: Arc<ForwardMeter>) {
+        let until = now + OPENING;
+        let Some(core) = &mut self.core else {
+            self.wanted();
+            if self.waiting.len() < WAITING {
+                self.waiting.push_back(Waiting { stream, target: Arc::clone(target), meter, until });
+            } else {
+                refuse(stream, &meter, "too many connections wait for a path to the peer");
+            }
+            return;
+        };
+        let up = core.is_up();
+        match core.mux().open(Protocol::Tcp, target) {
+            Ok(key) => {
+                let flow = Flow::new(stream, key, Stage::Opening(until), Some(meter), &self.ready);
+                self.add_flow(flow, until);
+            }
+            Err(error) => refuse(stream, &meter, &error.to_string()),
+        }
+        if !up {
+            self.wanted();
+        }
+    }
+
+    fn add_flow(&mut self, flow: Flow<N::Stream>, until: Instant) {
+        let (slot, key) = (flow.key.index(), flow.key);
+        self.deadlines.insert((until, slot), key);
+        let (read, write) = flows::bits(slot);
+        self.ready.set(read);
+        self.ready.set(write);
+        if let Some(place) = self.flows.get_mut(slot) {
+            *place = Some(flow);
+            self.open += 1;
+        }
+    }
+
+    fn take_flow(&mut self, key: Key) -> Option<Flow<N::Stream>> {
+        let place = self.flows.get_mut(key.index())?;
+        let flow = place.take_if(|flow| flow.key == key)?;
+        if let Stage::Dialling(until) | Stage::Opening(until) = flow.stage {
+            self.deadlines.remove(&(until, key.index()));
+        }
+        self.open -= 1;
+        Some(flow)
+    }
+
+    fn flow(&mut self, key: Key) -> Option<&mut Flow<N::Stream>> {
+        self.flows.get_mut(key.index())?.as_mut().filter(|flow| flow.key == key)
+    }
+
+    fn wanted(&mut self) {
+        self.news_backlog.push_back(SessionNews::Wanted);
+    }
+
+    /// Tries again what was woken. Whether something wants another turn at once.
+    fn woken(&mut self, now: Instant) -> bool {
+        let mut woken = std::mem::take(&mut self.woken);
+        let Self { ready, wires, flows, wire_bits, .. } = self;
+        let first = *wire_bits;
+        ready.take(|bit| {
+            if bit >= first {
+                let (place, read) = ((bit - first) / 2, (bit - first) % 2 == 0);
+                if let Some(wire) = wires.iter_mut().find(|wire| wire.place == place) {
+                    wire.woken(read);
+                }
+            } else if let Some(flow) = flows.get_mut(bit / 2).and_then(Option::as_mut) {
+                flow.woken(bit % 2 == 0);
+                if woken.last() != Some(&(bit / 2)) {
+                    woken.push(bit / 2);
+                }
+            }
+        });
+        let mut more = false;
+        for slot in woken.drain(..) {
+            more |= self.pump(now, slot);
+        }
+        self.woken = woken;
+        more
+    }
+
+    /// Moves the bytes of one flow.
+    fn pump(&mut self, now: Instant, slot: usize) -> bool {
+        let Some(core) = &mut self.core else { return false };
+        let Some(flow) = self.flows.get_mut(slot).and_then(Option::as_mut) else { return false };
+        let key = flow.key;
+        if let Stage::Dialling(until) = flow.stage {
+            match flow.poll_dial() {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) => {
+                    self.deadlines.remove(&(until, slot));
+                    flow.stage = Stage::Open;
+                    core.mux().accept(key);
+                }
+                Poll::Ready(Err(error)) => {
+                    core.mux().reset(key, target::code_of(&error), &target::explain(&error));
+                    drop(self.take_flow(key));
+                    return true;
+                }
+            }
+        }
+        match flow.pump(now, core.mux()) {
+            Turn::Settled => false,
+            Turn::More => {
+                let (read, write) = flows::bits(slot);
+                self.ready.set(read);
+                self.ready.set(write);
+                true
+            }
+            Turn::Broken => {
+                if let Some(flow) = self.take_flow(key) {
+                    flow.abort(None);
+                }
+                true
+            }
+        }
+    }
+
+    /// Reads the links. Whether something came.
+    fn receive(&mut self, now: Instant) -> bool {
+        let Some(core) = &mut self.core else { return false };
+        let mut more = false;
+        let mut ended: Vec<(LinkId, String)> = Vec::new();
+        for wire in &mut self.wires {
+            if !wire.connected {
+                match wire.poll_connected() {
+                    Poll::Pending => continue,
+                    Poll::Ready(Ok(())) => core.connected(now, wire.link),
+                    Poll::Ready(Err(error)) => {
+                        ended.push((wire.link, target::explain(&error)));
+                        continue;
+                    }
+                }
+            }
+            match wire.receive(now, core, &mut self.scratch) {
+                Ok(again) => more |= again,
+                Err(reason) => ended.push((wire.link, reason)),
+            }
+        }
+        for (link, reason) in ended {
+            core.closed(now, link, &reason);
+            more = true;
+        }
+        more
+    }
+
+    /// Writes the links. Whether a link has more to write and can.
+    fn transmit(&mut self, now: Instant) -> bool {
+        let Some(core) = &mut self.core else { return false };
+        let mut more = false;
+        let mut ended: Vec<(LinkId, String)> = Vec::new();
+        for wire in self.wires.iter_mut().filter(|wire| wire.connected) {
+            match wire.transmit(now, core) {
+                Ok(again) => more |= again,
+                Err(reason) => ended.push((wire.link, reason)),
+            }
+        }
+        for (link, reason) in ended {
+            core.closed(now, link, &reason);
+            more = true;
+        }
+        more
+    }
+
+    /// Does what the core wants done.
+    fn act(&mut self, now: Instant) -> bool {
+        let mut acted = false;
+        while let Some(action) = self.core.as_mut().and_then(Session::poll_action) {
+            acted = true;
+            match action {
+                Action::Dial { link, to } => self.dial(now, link, to),
+                Action::Close { link, farewell } => {
+                    if let Some(at) = self.wires.iter().position(|wire| wire.link == link) {
+                        self.wires.swap_remove(at).close(&farewell);
+                    }
+                }
+                Action::News(news) => self.hear(news),
+                Action::PeerLeaving(reason) => debug!(peer = %self.peer, reason, "the peer is leaving"),
+            }
+        }
+        acted
+    }
+
+    fn dial(&mut self, now: Instant, link: LinkId, to: SocketAddr) {
+        debug!(peer = %self.peer, %to, "dialling");
+        let config = TcpConfig { link: true, ..TcpConfig::default() };
+        match self.net.connect(&config, to) {
+            Ok(stream) => self.add_wire(now, link, stream, false),
+            Err(error) => {
+                if let Some(core) = &mut self.core {
+                    core.closed(now, link, &target::explain(&error));
+                }
+            }
+        }
+    }
+
+    fn add_wire(&mut self, now: Instant, link: LinkId, stream: N::Stream, connected: bool) {
+        let free = (0..WIRES).find(|place| self.wires.iter().all(|wire| wire.place != *place));
+        let Some(place) = free else {
+            if let Some(core) = &mut self.core {
+                core.closed(now, link, "too many connections at once");
+            }
+            return;
+        };
+        let bits = (self.wire_bits + place * 2, self.wire_bits + place * 2 + 1);
+        let mut wire = Wire::new(link, stream, place, bits, &self.ready);
+        wire.connected = connected;
+        self.wires.push(wire);
+        self.ready.set(bits.0);
+    }
+
+    fn hear(&mut self, news: SessionNews) {
+        match &news {
+            SessionNews::Up { rung, remote } => {
+                self.unreachable = None;
+                self.meter.switched();
+                info!(peer = %self.peer, %rung, "link up");
+                debug!(peer = %self.peer, %remote, "link up");
+            }
+            SessionNews::Down { reason } => {
+                info!(peer = %self.peer, reason, "link down");
+                self.unreachable = Some(reason.clone());
+            }
+            SessionNews::Wanted | SessionNews::AttemptDone { .. } => {}
+        }
+        self.news_backlog.push_back(news);
+    }
+
+    /// Acts on what the streams have to say.
+    fn events(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(event) = self.core.as_mut().and_then(|core| core.mux().poll_event()) {
+            any = true;
+            match event {
+                Event::Incoming { key, protocol, target } => self.incoming(now, key, protocol, &target),
+                Event::Accepted { key } => {
+                    let slot = key.index();
+                    if let Some(flow) = self.flow(key)
+                        && let Stage::Opening(until) = flow.stage
+                    {
+                        flow.stage = Stage::Open;
+                        self.deadlines.remove(&(until, slot));
+                    }
+                    self.pump(now, slot);
+                }
+                Event::Readable { key } | Event::Writable { key } => {
+                    self.pump(now, key.index());
+                }
+                Event::Finished { key } => {
+                    let Self { core, flows, .. } = self;
+                    let flow = flows.get_mut(key.index()).and_then(Option::as_mut);
+                    if let (Some(core), Some(flow)) = (core, flow.filter(|flow| flow.key == key)) {
+                        flow.finish(core.mux());
+                    }
+                }
+                Event::Reset { key, code, text } => {
+                    if let Some(flow) = self.take_flow(key) {
+                        debug!(peer = %self.peer, code, reason = text, "stream reset");
+                        if flow.stage != Stage::Open && !matches!(code, code::ABORTED | code::NO_LINK | code::RESTARTED | code::STOPPING) {
+                            warn!(peer = %self.peer, reason = text, "connection refused by the peer");
+                        }
+                        flow.abort(Some(&text));
+                    }
+                }
+                Event::Closed { key } => drop(self.take_flow(key)),
+            }
+        }
+        any
+    }
+
+    /// A stream that the peer opened: dials its target.
+    fn incoming(&mut self, now: Instant, key: Key, protocol: Protocol, target: &str) {
+        let dialled = match protocol {
+            Protocol::Tcp => target::dial(&self.net, &self.common.allow, target),
+            Protocol::Other => Dialled::Refused(code::UNSUPPORTED, "this version forwards TCP only".to_owned()),
+        };
+        if let Dialled::Lookup(target) = dialled {
+            let (net, common, mut commands) =
+                (self.net.clone(), Arc::clone(&self.common), self.own_commands.clone());
+            self.net.spawn("target", async move {
+                let dialled = target::look_up(&net, &common.allow, &target).await;
+                // The session may be gone; then nobody waits for this.
+                let _ = futures_util::SinkExt::send(&mut commands, Command::Dialled(key, dialled)).await;
+            });
+            return;
+        }
+        self.dialled(now, key, dialled);
+    }
+
+    fn dialled(&mut self, now: Instant, key: Key, dialled: Dialled<N>) {
+        let Some(core) = &mut self.core else { return };
+        match dialled {
+            Dialled::Begun(stream) => {
+                let until = now + DIALLING;
+                let flow = Flow::new(stream, key, Stage::Dialling(until), None, &self.ready);
+                self.add_flow(flow, until);
+            }
+            Dialled::Refused(code, text) => {
+                info!(peer = %self.peer, reason = text, "refused to connect for the peer");
+                core.mux().reset(key, code, &text);
+            }
+            Dialled::Lookup(_) => core.mux().reset(key, code::UNREACHABLE, "looked up twice"),
+        }
+    }
+
+    /// Acts on deadlines. Whether the session is over.
+    fn time(&mut self, now: Instant) -> bool {
+        if let Some(core) = &mut self.core
+            && core.deadline().is_some_and(|(deadline, _)| deadline <= now)
+        {
+            core.tick(now);
+            if self.open == 0 {
+                self.scratch = Vec::new();
+                self.wires.iter_mut().for_each(Wire::relax);
+            }
+        }
+        while let Some(entry) = self.deadlines.first_entry().filter(|entry| entry.key().0 <= now) {
+            let key = entry.remove();
+            self.overdue(now, key);
+        }
+        while self.waiting.front().is_some_and(|waiting| waiting.until <= now) {
+            if let Some(waiting) = self.waiting.pop_front() {
+                refuse(waiting.stream, &waiting.meter, &self.no_path());
+            }
+        }
+        match self.leaving {
+            Some(until) if self.open == 0 || until <= now => {
+                self.leave(now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends what is left, and tells the peer as far as its connections take it.
+    fn leave(&mut self, now: Instant) {
+        let reason = "the node is stopping";
+        for flow in &mut self.flows {
+            if let (Some(flow), Some(core)) = (flow.take(), &mut self.core) {
+                core.mux().reset(flow.key, code::STOPPING, reason);
+                flow.abort(Some(reason));
+            }
+        }
+        if let Some(core) = &mut self.core {
+            core.leave(reason);
+        }
+        self.transmit(now);
+    }
+
+    /// A dial or an opening took too long.
+    fn overdue(&mut self, now: Instant, key: Key) {
+        let up = self.core.as_ref().is_some_and(Session::is_up);
+        let reason = self.no_path();
+        let Some(flow) = self.flow(key) else { return };
+        match flow.stage {
+            // The far side has its own patience with the target, and will answer.
+            Stage::Opening(_) if up => {
+                let until = now + OPENING;
+                flow.stage = Stage::Opening(until);
+                self.deadlines.insert((until, key.index()), key);
+            }
+            Stage::Opening(_) => self.give_up(key, code::NO_LINK, &reason),
+            Stage::Dialling(_) => self.give_up(key, code::TIMEOUT, "the target did not answer in 10 s"),
+            Stage::Open => {}
+        }
+    }
+
+    fn give_up(&mut self, key: Key, code: u16, reason: &str) {
+        if let Some(core) = &mut self.core {
+            core.mux().reset(key, code, reason);
+        }
+        if let Some(flow) = self.take_flow(key) {
+            flow.abort(Some(reason));
+        }
+    }
+
+    /// Ends the local connections that wait for a link which is not there.
+    fn fail_openings(&mut self, reason: &str) {
+        let reason = format!("no path to {}: {reason}", self.peer);
+        while let Some(waiting) = self.waiting.pop_front() {
+            refuse(waiting.stream, &waiting.meter, &reason);
+        }
+        if self.core.as_ref().is_some_and(Session::is_up) {
+            return;
+        }
+        let opening: Vec<Key> = self.deadlines.values().copied().collect();
+        for key in opening {
+            if self.flow(key).is_some_and(|flow| matches!(flow.stage, Stage::Opening(_))) {
+                self.give_up(key, code::NO_LINK, &reason);
+            }
+        }
+    }
+
+    fn no_path(&self) -> String {
+        let reason = self.unreachable.as_deref().unwrap_or("the peer did not answer in time");
+        format!("no path to {}: {reason}", self.peer)
+    }
+
+    /// Passes news on to the control task, as far as it takes them.
+    fn tell(&mut self, cx: &mut Context<'_>) {
+        while let Some(news) = self.news_backlog.pop_front() {
+            match self.news.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {
+                    let _ = self.news.start_send((self.peer.clone(), news));
+                }
+                // It has ended, and this session will be told to.
+                Poll::Ready(Err(_)) => {}
+                Poll::Pending => {
+                    self.news_backlog.push_front(news);
+                    break;
+                }
+            }
+        }
+        if self.news_backlog.len() > NEWS {
+            // Only the wish for a path repeats itself, and one wish is enough.
+            self.news_backlog.retain(|news| !matches!(news, SessionNews::Wanted));
+        }
+    }
+
+    fn measure(&mut self) {
+        let Some(core) = &mut self.core else { return };
+        let rtt = core.rtt();
+        let stats = core.mux().stats();
+        self.meter.set(rtt, stats.bytes_sent, stats.bytes_received, stats.streams as u64);
+    }
+
+    fn sleep(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let core = self.core.as_ref().and_then(Session::deadline).map(|(deadline, _)| deadline);
+        let flows = self.deadlines.keys().next().map(|(deadline, _)| *deadline);
+        let waiting = self.waiting.front().map(|waiting| waiting.until);
+        let at = [core, flows, waiting, self.leaving].into_iter().flatten().min();
+        if self.timer.poll_at(cx, at).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+/// Ends a local connection that never became a stream.
+fn refuse<S: crate::net::StreamIo>(mut stream: S, meter: &ForwardMeter, why: &str) {
+    meter.opened();
+    meter.failed(why);
+    meter.closed();
+    warn!(reason = why, "forwarded connection refused");
+    stream.abort();
+}
+
+/// How often the loop goes round before others on the thread have their turn.
+const TURNS: usize = 16;
+
+/// Connections of links at a time; the core has fewer.
+const WIRES: usize = 48;
+
+/// Local connections that wait for the first word of a peer: as many as streams may be unanswered.
+const WAITING: usize = 256;
+
+/// How long a local connection waits for a path: what a person waits before trying again.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// How long a target may take to answer: three SYNs.
+const DIALLING: Duration = Duration::from_secs(10);
+
+/// How long open streams may go on after the node was told to stop.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// News that may wait; beyond it repetitions are dropped.
+const NEWS: usize = 64;

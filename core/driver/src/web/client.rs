@@ -1,0 +1,332 @@
+//! The node's side of signalling: from a host name to a WebSocket connection.
+//!
+//! Addresses are tried in turn, the next one when the last has failed or has had 250 ms (RFC 8305, in
+//! short), families alternating; the first that connects is used. Then TLS, unless `-insecure`, and the
+//! upgrade. All of it has 10 s. What goes wrong becomes one line for people: the node tries again by itself,
+//! and the line stands in its status until it succeeds.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_channel::mpsc;
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_rustls::TlsConnector;
+use futures_util::future::{Either, poll_fn, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::{FutureExt, SinkExt};
+use rustls_pki_types::ServerName;
+use tungstenite::error::Error as WsError;
+use tungstenite::handshake::HandshakeError;
+use tungstenite::handshake::client::{ClientHandshake, generate_key};
+use tungstenite::http;
+use tungstenite::protocol::WebSocket;
+
+use crate::compat::Compat;
+use crate::net::{Net, StreamIo, TcpConfig};
+use crate::web::time::{by, sleep_until};
+use crate::web::ws::{self, Connection, Inbox, Outbox, PollIo};
+
+/// The server, as its clients are told of it.
+#[derive(Debug, Clone)]
+pub struct SignalServer {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// TLS ([`crate::web::tls::client_config`]); none for `-insecure`.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// A signalling connection that is up; nobody has logged in.
+#[derive(Debug)]
+pub struct Signal {
+    /// The server's address.
+    pub remote: SocketAddr,
+    /// Our address on the way to it.
+    pub local: SocketAddr,
+    /// Its sending side. Dropping it closes the connection.
+    pub outbox: Outbox,
+    /// What comes in. Not taking from it stops the reading.
+    pub events: mpsc::Receiver<SignalEvent>,
+}
+
+/// What happens to a signalling connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignalEvent {
+    /// A whole binary message.
+    Received(Bytes),
+    /// The connection is gone, and why, for people. The last event.
+    Closed(String),
+}
+
+/// Why there is no connection, in one line for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignalError {
+    /// The host has no address.
+    #[error("cannot find the server {host:?}: {reason}")]
+    Resolve {
+        /// The host.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// No address of the host took the connection.
+    #[error("cannot connect to the server: {0}")]
+    Connect(String),
+    /// TLS did not come about.
+    #[error("TLS with the server {address} failed: {reason}")]
+    Tls {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// The other side is no signalling server.
+    #[error("the server {address} refused signalling: {reason}")]
+    Upgrade {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Connects to the server, and starts the connection's task.
+pub async fn connect_signal<N: Net>(net: &N, server: &SignalServer) -> Result<Signal, SignalError> {
+    let deadline = net.now() + CONNECT_TIME;
+    let (stream, remote) = connect(net, server, deadline).await?;
+    let local = stream.local_addr().map_err(|error| SignalError::Connect(in_words(&error)))?;
+    let stream = Compat::new(stream);
+    let Some(tls) = &server.tls else {
+        return upgrade(net, server, stream, local, remote, deadline).await;
+    };
+    let failed = |reason| SignalError::Tls { address: remote, reason };
+    let name = ServerName::try_from(server.host.clone())
+        .map_err(|_| failed(format!("{:?} is neither a host name nor an address", server.host)))?;
+    match by(net, deadline, TlsConnector::from(tls.clone()).connect(name, stream)).await {
+        Ok(Ok(stream)) => upgrade(net, server, stream, local, remote, deadline).await,
+        Ok(Err(error)) => Err(failed(tls_reason(&error))),
+        Err(_) => Err(failed(too_slow())),
+    }
+}
+
+/// A TCP connection to the first address that takes it.
+async fn connect<N: Net>(
+    net: &N,
+    server: &SignalServer,
+    deadline: Instant,
+) -> Result<(N::Stream, SocketAddr), SignalError> {
+    let unknown = |reason| SignalError::Resolve { host: server.host.clone(), reason };
+    let addresses = match by(net, deadline, net.resolve(&server.host, server.port)).await {
+        Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
+        Ok(Ok(_)) => return Err(unknown("it has no address".to_owned())),
+        Ok(Err(error)) => return Err(unknown(in_words(&error))),
+        Err(_) => return Err(unknown(too_slow())),
+    };
+    let mut left = alternate(addresses);
+    let mut failures: Vec<String> = Vec::new();
+    let race = async {
+        let mut running = FuturesUnordered::new();
+        while let Some(address) = left.pop_front() {
+            running.push(dial(net, address).map(move |outcome| (address, outcome)));
+            let mut next = Box::pin(sleep_until(net, net.now() + HEAD_START));
+            loop {
+                let (address, outcome) = match left.is_empty() {
+                    false => match select(running.next(), &mut next).await {
+                        Either::Left((Some(finished), _)) => finished,
+                        // The latest has had its time: on to the next address.
+                        Either::Left((None, _)) | Either::Right(_) => break,
+                    },
+                    true => match running.next().await {
+                        Some(finished) => finished,
+                        None => break,
+                    },
+                };
+                match outcome {
+                    Ok(stream) => return Some((stream, address)),
+                    Err(error) => failures.push(format!("{address}: {}", in_words(&error))),
+                }
+                if !left.is_empty() {
+                    break;
+                }
+            }
+        }
+        None
+    };
+    match by(net, deadline, race).await {
+        Ok(Some(connected)) => Ok(connected),
+        Ok(None) => Err(SignalError::Connect(failures.join("; "))),
+        Err(_) => {
+            failures.push(format!("{}:{}: {}", server.host, server.port, too_slow()));
+            Err(SignalError::Connect(failures.join("; ")))
+        }
+    }
+}
+
+async fn dial<N: Net>(net: &N, address: SocketAddr) -> io::Result<N::Stream> {
+    let mut stream = net.connect(&TcpConfig::default(), address)?;
+    poll_fn(|cx| stream.poll_connected(cx)).await?;
+    Ok(stream)
+}
+
+/// The addresses with the families taking turns, beginning with that of the first, which the system
+/// prefers.
+fn alternate(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (preferred, other): (VecDeque<_>, VecDeque<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let mut other = other.into_iter();
+    let mut all: VecDeque<_> =
+        preferred.into_iter().flat_map(|address| [Some(address), other.next()]).flatten().collect();
+    all.extend(other);
+    all.truncate(MAX_ADDRESSES);
+    all
+}
+
+/// The WebSocket handshake (RFC 6455 section 4.1).
+async fn upgrade<N, S>(
+    net: &N,
+    server: &SignalServer,
+    stream: S,
+    local: SocketAddr,
+    remote: SocketAddr,
+    deadline: Instant,
+) -> Result<Signal, SignalError>
+where
+    N: Net,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |reason| SignalError::Upgrade { address: remote, reason };
+    let request = request(server).map_err(|error| failed(error.to_string()))?;
+    // The server has not proven anything yet, but it is the one that we chose: whole-sized messages.
+    let config = Some(ws::config(true));
+    let handshake = ClientHandshake::start(PollIo::new(stream), request, config)
+        .map_err(|error| failed(error.to_string()))?;
+    let mut handshake = Some(handshake);
+    let handshake = poll_fn(|cx| {
+        let Some(mut step) = handshake.take() else { return Poll::Pending };
+        step.get_mut().get_mut().set_waker(cx.waker());
+        match step.handshake() {
+            Ok((socket, _)) => Poll::Ready(Ok(Box::new(socket))),
+            Err(HandshakeError::Interrupted(step)) => {
+                handshake = Some(step);
+                Poll::Pending
+            }
+            Err(HandshakeError::Failure(error)) => Poll::Ready(Err(error)),
+        }
+    });
+    let socket = match by(net, deadline, handshake).await {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(error)) => return Err(failed(upgrade_reason(error))),
+        Err(_) => return Err(failed(too_slow())),
+    };
+    Ok(start(net, socket, local, remote))
+}
+
+fn request(server: &SignalServer) -> Result<http::Request<()>, http::Error> {
+    let host = match server.host.contains(':') {
+        true => format!("[{}]:{}", server.host, server.port),
+        false => format!("{}:{}", server.host, server.port),
+    };
+    http::Request::get(format!("ws://{host}/ws"))
+        .header(http::header::HOST, host)
+        .header(http::header::CONNECTION, "Upgrade")
+        .header(http::header::UPGRADE, "websocket")
+        .header(http::header::SEC_WEBSOCKET_VERSION, "13")
+        .header(http::header::SEC_WEBSOCKET_KEY, generate_key())
+        .header(http::header::USER_AGENT, concat!("inp2p/", env!("CARGO_PKG_VERSION")))
+        .body(())
+}
+
+fn start<N, S>(net: &N, socket: Box<WebSocket<PollIo<S>>>, local: SocketAddr, remote: SocketAddr) -> Signal
+where
+    N: Net,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (outbox, queue) = Outbox::new(true);
+    let (mut events, taken) = mpsc::channel(EVENTS);
+    let task = {
+        let net = net.clone();
+        async move {
+            let inbox = Inbox { events: events.clone(), event: SignalEvent::Received };
+            let connection = Connection { net: &net, socket, queue: &queue, slot: None };
+            let why = connection.run(inbox).await;
+            // If nobody is left to hear it, nobody misses it.
+            let _ = events.send(SignalEvent::Closed(why)).await;
+        }
+    };
+    net.spawn("signalling", task);
+    Signal { remote, local, outbox, events: taken }
+}
+
+/// An error of the system, without its number.
+fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused: nothing listens there".to_owned(),
+        io::ErrorKind::ConnectionReset => "the connection was reset".to_owned(),
+        io::ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
+        io::ErrorKind::TimedOut => "no answer".to_owned(),
+        io::ErrorKind::HostUnreachable => "no route to the host".to_owned(),
+        io::ErrorKind::NetworkUnreachable => "no route to the network".to_owned(),
+        _ => {
+            let text = error.to_string();
+            text.split(" (os error").next().unwrap_or(&text).replace(char::is_control, " ")
+        }
+    }
+}
+
+fn tls_reason(error: &io::Error) -> String {
+    use rustls::{CertificateError, Error as TlsError};
+    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) else {
+        return in_words(error);
+    };
+    match error {
+        TlsError::InvalidMessage(_) => {
+            "the other side does not speak TLS (is that the right port?)".to_owned()
+        }
+        TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "its certificate is not from the authority of -server-ca".to_owned()
+        }
+        TlsError::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "its certificate is for another name than -serverhost".to_owned(),
+        TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "its certificate has expired (or the clock here is wrong)".to_owned()
+        }
+        // Certificates, alerts and so on, all of them short sentences.
+        other => other.to_string(),
+    }
+}
+
+fn upgrade_reason(error: WsError) -> String {
+    match error {
+        WsError::Http(answer) => {
+            format!("it answered HTTP {} (is that an INP2P server?)", answer.status().as_u16())
+        }
+        WsError::Io(error) => in_words(&error),
+        WsError::Protocol(tungstenite::error::ProtocolError::HandshakeIncomplete) => {
+            "the connection was closed".to_owned()
+        }
+        // Broken rules of the handshake; nothing of it comes from the other side word for word.
+        other => other.to_string(),
+    }
+}
+
+fn too_slow() -> String {
+    format!("no answer within {} s", CONNECT_TIME.as_secs())
+}
+
+/// For resolving, connecting, TLS and upgrade together. Reconnects are 5 to 10 s apart, so waiting longer
+/// for one try would only delay the next.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// RFC 8305 section 5, "Connection Attempt Delay".
+const HEAD_START: Duration = Duration::from_millis(250);
+/// At 250 ms each, more would not have their turn within a reasonable time.
+const MAX_ADDRESSES: usize = 8;
+/// Messages that wait for the control task; beyond them the server's wait in its queue.
+const EVENTS: usize = 16;

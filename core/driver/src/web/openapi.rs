@@ -1,0 +1,184 @@
+//! The description of REST in OpenAPI 3.1, made from the table of routes.
+
+use serde_json::{Map, Value, json};
+
+use crate::web::routes::{BASE, ROUTES, Route};
+
+/// The document.
+pub(crate) fn document() -> Value {
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let path = paths.entry(route.path).or_insert_with(|| {
+            let names =
+                route.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+            let parameters: Vec<_> = names.map(parameter).collect();
+            if parameters.is_empty() { json!({}) } else { json!({ "parameters": parameters }) }
+        });
+        path[route.method.as_str().to_ascii_lowercase()] = operation(route);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "INP2P signalling server",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "All but health is served over TLS or to loopback only.",
+        },
+        "servers": [{ "url": BASE }],
+        "security": [{ "adminKey": [] }],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "adminKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The 64 hexadecimal digits in admin.key of the server's data folder",
+                },
+            },
+            "schemas": schemas(),
+        },
+    })
+}
+
+fn parameter(name: &str) -> Value {
+    let schema = if name == "name" {
+        json!({ "type": "string", "minLength": 1, "maxLength": MAX_FORWARD_NAME })
+    } else {
+        json!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$" })
+    };
+    json!({ "name": name, "in": "path", "required": true, "schema": schema })
+}
+
+fn operation(route: &Route) -> Value {
+    let mut responses = Map::new();
+    if let Some(schema) = route.success {
+        responses.insert("200".to_owned(), content("Done as asked", schema));
+    }
+    for status in statuses(route) {
+        responses.insert(status.to_string(), content(meaning(status), "Error"));
+    }
+    let mut operation = json!({
+        "operationId": route.id,
+        "summary": route.summary,
+        "responses": responses,
+    });
+    if route.open {
+        operation["security"] = json!([]);
+    }
+    if let Some(schema) = route.body {
+        operation["requestBody"] = content("", schema);
+        operation["requestBody"]["required"] = json!(true);
+        if let Some(body) = operation["requestBody"].as_object_mut() {
+            body.remove("description");
+        }
+    }
+    operation
+}
+
+/// The errors of a route: its own, and those that all have.
+pub(crate) fn statuses(route: &Route) -> Vec<u16> {
+    let mut all = vec![400];
+    if !route.open {
+        all.extend([401, 403]);
+    }
+    all.extend(route.errors);
+    all.sort_unstable();
+    all
+}
+
+fn meaning(status: u16) -> &'static str {
+    match status {
+        400 => "The request is not in order",
+        401 => "The admin key is missing or wrong",
+        403 => "Neither over TLS nor from loopback, or from a web page; or the node does not allow it",
+        404 => "There is no such node, or it has no such forward",
+        408 => "The body did not come in time",
+        409 => "The node is not online, or refused",
+        413 => "The body is too long",
+        415 => "The body is not application/json",
+        501 => "Not built yet, here or in the node",
+        502 => "The node left, or its answer makes no sense",
+        503 => "Too much to do, or stopping",
+        504 => "No answer in time",
+        _ => "Error",
+    }
+}
+
+fn content(description: &str, schema: &str) -> Value {
+    json!({
+        "description": description,
+        "content": { "application/json": { "schema": reference(schema) } },
+    })
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
+}
+
+fn schemas() -> Value {
+    let name = json!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$" });
+    let optional_text = json!({ "type": ["string", "null"] });
+    json!({
+        "Health": object(&json!({
+            "status": { "type": "string", "const": "ok" },
+            "version": { "type": "string" },
+            "nodes": { "type": "integer", "minimum": 0, "description": "Nodes that are online" },
+        }), &["status", "version", "nodes"]),
+        "OpenApi": { "type": "object" },
+        "Node": object(&json!({
+            "user": name,
+            "node": name,
+            "key": { "type": "string", "pattern": "^[0-9a-f]{64}$", "description": "The pinned Ed25519 key" },
+            "online": { "type": "boolean" },
+            "remote": { "type": ["string", "null"], "description": "Address and port; null while offline" },
+            "since": { "type": ["integer", "null"], "description": "Latest login, in seconds since 1970" },
+            "software": optional_text,
+            "platform": optional_text,
+        }), &["user", "node", "key", "online", "remote", "since", "software", "platform"]),
+        "Nodes": object(&json!({
+            "nodes": { "type": "array", "items": reference("Node") },
+        }), &["nodes"]),
+        "Forward": {
+            "description": "A forward, in parts as config.json has it, or as a rule in the syntax of -forward",
+            "oneOf": [
+                object(&json!({
+                    "listen": { "type": "string", "description": "127.0.0.1:2222" },
+                    "node": { "type": "string", "description": "nodeB, or NODE@USER" },
+                    "target": { "type": "string", "description": "127.0.0.1:22" },
+                    "protocol": { "type": "string", "const": "tcp" },
+                    "name": { "type": "string", "description": "If there, the same as in the path" },
+                    "enabled": { "type": "boolean", "const": true },
+                }), &["listen", "node", "target"]),
+                object(&json!({
+                    "rule": { "type": "string", "description": "2222:nodeB:22", "maxLength": MAX_RULE },
+                }), &["rule"]),
+            ],
+        },
+        "Listening": object(&json!({
+            "listen": { "type": "string", "description": "Where the node listens now" },
+        }), &["listen"]),
+        "Done": { "type": "object", "additionalProperties": false },
+        "Relays": object(&json!({
+            "relays": { "type": "array", "items": { "type": "object" } },
+        }), &["relays"]),
+        "Error": object(&json!({
+            "error": object(&json!({
+                "code": { "type": "string", "description": "For programs" },
+                "message": { "type": "string", "description": "For people" },
+            }), &["code", "message"]),
+        }), &["error"]),
+    })
+}
+
+fn object(properties: &Value, required: &[&str]) -> Value {
+    json!({
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+/// The longest name of a forward: a rule's text is a usual one.
+pub(crate) const MAX_FORWARD_NAME: usize = 256;
+/// The longest rule: a bind address, `NODE@USER` and a host name of 253 characters fit.
+pub(crate) const MAX_RULE: usize = 512;

@@ -1,0 +1,341 @@
+//! One peer: whether a link to it is wanted, whether there is one, and what is being done about it.
+//!
+//! ```text
+//!            wish is due                reply                  PunchStart
+//!  Idle ───────────────────▶ Asking ───────────▶ Promised ───────────────────▶ Running
+//!   ▲ ▲                        │ refused, no answer │ nothing follows             │ done
+//!   │ └── Waiting ◀────────────┴────────────────────┴─────────────────────────────┤ in vain
+//!   └─────────────────────────────────────────────────────────────────────────────┘ a link
+//! ```
+//!
+//! A PunchStart leads to Running from everywhere: the other side may be the one who asked. While Waiting,
+//! news (the peer came online, the network changed, somebody wants to send) makes the next wish due at once,
+//! but never more than one a second. The link is a matter of its own: it comes and goes by what the session
+//! tells, and a link that is there stops nothing but further wishes.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::ids::{AttemptId, PublicKey};
+use crate::path::{Outcome, Rung, Verdict};
+use crate::rng::Rng;
+use crate::status::PeerState;
+use crate::wire::message::{Code, Refused};
+
+/// One peer.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    /// Whether a forward leads to it.
+    pub(super) forwarded: bool,
+    /// Whether its session has something to send and no link.
+    wished: bool,
+    search: Search,
+    link: Option<Link>,
+    /// The latest attempt, and the identity that it is for.
+    attempt: Option<(AttemptId, PublicKey)>,
+    outcomes: Vec<Outcome>,
+    /// The last wish.
+    asked: Option<Instant>,
+    pace: Pace,
+    switches: u64,
+    error: Option<String>,
+}
+
+#[derive(Debug, Default)]
+enum Search {
+    /// Nothing is under way.
+    #[default]
+    Idle,
+    /// The server has been asked.
+    Asking,
+    /// The server has agreed; its PunchStart follows.
+    Promised { until: Instant },
+    /// The session is trying.
+    Running { until: Instant },
+    /// The last try was in vain; the next is due then.
+    Waiting { until: Instant, why: Why },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The server says that the peer is not there.
+    Offline,
+    /// Anything else.
+    Failed,
+    /// The attempt brought a link; the session's word of it is on its way.
+    LinkFollows,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Link {
+    pub(super) rung: Rung,
+    pub(super) remote: SocketAddr,
+}
+
+impl Peer {
+    /// Whether a link is wanted and not there.
+    pub(super) fn wants(&self) -> bool {
+        self.link.is_none() && (self.forwarded || self.wished)
+    }
+
+    /// Whether nothing would be lost by forgetting it.
+    pub(super) fn is_idle(&self) -> bool {
+        let busy = matches!(self.search, Search::Asking | Search::Promised { .. } | Search::Running { .. });
+        !(self.forwarded || self.wished || self.link.is_some() || busy)
+    }
+
+    /// Whether it is worth a line of `status`: had, wanted, or just failed.
+    pub(super) fn is_worth_showing(&self) -> bool {
+        !self.is_idle() || self.error.is_some()
+    }
+
+    /// When the next wish is due; none while one is under way, or nothing is wanted.
+    pub(super) fn wish_due(&self, now: Instant) -> Option<Instant> {
+        if !self.wants() {
+            return None;
+        }
+        let at = match self.search {
+            Search::Idle => now,
+            Search::Waiting { until, .. } => until,
+            Search::Asking | Search::Promised { .. } | Search::Running { .. } => return None,
+        };
+        Some(self.asked.map_or(at, |asked| at.max(asked + WISH_INTERVAL)))
+    }
+
+    /// The server is being asked.
+    pub(super) fn asking(&mut self, now: Instant) {
+        self.asked = Some(now);
+        self.search = Search::Asking;
+    }
+
+    /// The server agreed.
+    pub(super) fn promised(&mut self, now: Instant) {
+        if matches!(self.search, Search::Asking) {
+            self.search = Search::Promised { until: now + START_TIMEOUT };
+        }
+    }
+
+    /// The server did not agree.
+    pub(super) fn refused(&mut self, now: Instant, refused: &Refused, rng: &mut Rng) {
+        if !matches!(self.search, Search::Asking) {
+            return;
+        }
+        match refused.code {
+            Code::Offline | Code::UnknownNode => self.offline(now, refused.to_string(), rng),
+            _ => self.failed(now, refused.to_string(), rng),
+        }
+    }
+
+    /// An attempt begins. Says whether it is news: the server repeats itself when both sides ask.
+    pub(super) fn start(&mut self, now: Instant, attempt: AttemptId, key: PublicKey) -> bool {
+        if self.attempt.is_some_and(|(latest, _)| latest == attempt) {
+            if matches!(self.search, Search::Promised { .. }) {
+                // Nothing more follows: it is over already.
+                self.search = Search::Idle;
+            }
+            return false;
+        }
+        self.attempt = Some((attempt, key));
+        self.search = Search::Running { until: now + ATTEMPT_TIMEOUT };
+        true
+    }
+
+    /// An attempt cannot begin, or a wish has come to nothing.
+    pub(super) fn failed(&mut self, now: Instant, reason: String, rng: &mut Rng) {
+        self.error = Some(reason);
+        self.wished = false;
+        if self.link.is_some() {
+            self.search = Search::Idle;
+            return;
+        }
+        let until = now + self.pace.next(rng);
+        self.search = if self.forwarded { Search::Waiting { until, why: Why::Failed } } else { Search::Idle };
+    }
+
+    /// The attempt is over. Gives its id, for the report to the server.
+    pub(super) fn done(&mut self, now: Instant, outcomes: Vec<Outcome>, rng: &mut Rng) -> Option<AttemptId> {
+        self.outcomes = outcomes;
+        let connected = self.outcomes.iter().any(|outcome| outcome.outcome == Verdict::Connected);
+        if matches!(self.search, Search::Running { .. }) {
+            if self.link.is_some() {
+                self.search = Search::Idle;
+            } else if connected {
+                self.pace = Pace::default();
+                self.search = Search::Waiting { until: now + LINK_FOLLOWS, why: Why::LinkFollows };
+            } else {
+                let reason = self.outcomes.first().map_or_else(
+                    || "no rung could be tried".to_owned(),
+                    |best| format!("{}: {}", best.rung, best.reason),
+                );
+                self.failed(now, reason, rng);
+            }
+        }
+        self.attempt.map(|(attempt, _)| attempt)
+    }
+
+    /// The session has a link.
+    pub(super) fn up(&mut self, link: Link) {
+        self.link = Some(link);
+        self.switches = self.switches.saturating_add(1);
+        self.wished = false;
+        self.error = None;
+        self.pace = Pace::default();
+        if matches!(self.search, Search::Waiting { .. }) {
+            self.search = Search::Idle;
+        }
+    }
+
+    /// The session's last link is gone.
+    pub(super) fn down(&mut self, reason: String) {
+        self.link = None;
+        self.error = Some(reason);
+    }
+
+    /// The session has something to send and no link.
+    pub(super) fn wanted(&mut self, now: Instant) {
+        self.wished = true;
+        self.hurry(now);
+    }
+
+    /// There is news: the next wish is due, and failures count from the start again.
+    pub(super) fn news(&mut self, now: Instant) {
+        self.pace = Pace::default();
+        self.hurry(now);
+    }
+
+    /// The server says that the peer is not there. Says whether a wish was due, which now is not made.
+    pub(super) fn absent(&mut self, now: Instant, rng: &mut Rng) -> bool {
+        let due = self.wants() && matches!(self.search, Search::Idle);
+        if due {
+            self.offline(now, NOT_ONLINE.to_owned(), rng);
+        }
+        due
+    }
+
+    /// The server says that the peer is there, which was not so the last time.
+    pub(super) fn here(&mut self, now: Instant) {
+        if matches!(self.search, Search::Waiting { why: Why::Offline, .. }) {
+            self.news(now);
+        }
+    }
+
+    /// Signalling is lost: what was asked will not be answered.
+    pub(super) fn signal_lost(&mut self) {
+        if matches!(self.search, Search::Asking | Search::Promised { .. }) {
+            self.search = Search::Idle;
+        }
+    }
+
+    /// Signalling is back: what was known of the peer is old.
+    pub(super) fn signal_back(&mut self, now: Instant) {
+        if matches!(self.search, Search::Waiting { why: Why::Offline, .. }) {
+            self.search = Search::Idle;
+        }
+        self.hurry(now);
+    }
+
+    /// Ends what takes too long. Gives the reason if an attempt could not even begin.
+    pub(super) fn expire(&mut self, now: Instant, rng: &mut Rng) -> Option<String> {
+        let reason = match self.search {
+            Search::Promised { until } if until <= now => "the server did not begin the attempt it promised",
+            Search::Running { until } if until <= now => "the attempt did not end",
+            Search::Waiting { until, why: Why::LinkFollows } if until <= now => {
+                self.search = Search::Idle;
+                return None;
+            }
+            _ => return None,
+        };
+        self.failed(now, reason.to_owned(), rng);
+        Some(reason.to_owned())
+    }
+
+    /// When [`Self::expire`] is due.
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        match self.search {
+            Search::Promised { until }
+            | Search::Running { until }
+            | Search::Waiting { until, why: Why::LinkFollows } => Some(until),
+            Search::Idle | Search::Asking | Search::Waiting { .. } => None,
+        }
+    }
+
+    /// The identity that a running or a past link has proven, or is to prove.
+    pub(super) fn key(&self) -> Option<PublicKey> {
+        self.attempt.map(|(_, key)| key)
+    }
+
+    pub(super) fn link(&self) -> Option<Link> {
+        self.link
+    }
+
+    pub(super) fn switches(&self) -> u64 {
+        self.switches
+    }
+
+    pub(super) fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes
+    }
+
+    /// Why there is no link.
+    pub(super) fn error(&self) -> Option<&str> {
+        self.error.as_deref().filter(|_| self.link.is_none())
+    }
+
+    pub(super) fn state(&self) -> PeerState {
+        match (&self.link, &self.search) {
+            (Some(_), _) => PeerState::Connected,
+            (None, Search::Waiting { why: Why::Offline, .. }) => PeerState::Offline,
+            (None, Search::Waiting { why: Why::Failed, .. }) => PeerState::Failed,
+            (None, Search::Idle) if !self.wants() => PeerState::Failed,
+            (None, _) => PeerState::Connecting,
+        }
+    }
+
+    fn offline(&mut self, now: Instant, reason: String, rng: &mut Rng) {
+        self.error = Some(reason);
+        self.wished = false;
+        let until = now + rng.between(OFFLINE_RETRY, OFFLINE_RETRY * 5 / 4);
+        self.search =
+            if self.forwarded { Search::Waiting { until, why: Why::Offline } } else { Search::Idle };
+    }
+
+    fn hurry(&mut self, now: Instant) {
+        if let Search::Waiting { until, why: Why::Offline | Why::Failed } = &mut self.search {
+            *until = now.min(*until);
+        }
+    }
+}
+
+/// The pace of retries: 1 s, doubled each time up to 20 s, each drawn from the upper half so that two sides
+/// that fail together do not stay in step.
+#[derive(Debug, Default)]
+struct Pace {
+    failures: u32,
+}
+
+impl Pace {
+    fn next(&mut self, rng: &mut Rng) -> Duration {
+        let most = FIRST_RETRY.saturating_mul(1 << self.failures.min(10)).min(LAST_RETRY);
+        self.failures = self.failures.saturating_add(1);
+        rng.between(most / 2, most)
+    }
+}
+
+/// Why there is no link to a peer that the server does not name among those who are online.
+pub(super) const NOT_ONLINE: &str = "the peer is not online";
+/// At most one wish in this time, whatever the news: a local program may connect in a loop.
+pub(super) const WISH_INTERVAL: Duration = Duration::from_secs(1);
+/// The first retry of what failed.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest time between retries: the bound that the protocol sets for retries after news.
+pub(super) const LAST_RETRY: Duration = Duration::from_secs(20);
+/// How often a peer that is not online is asked for: its coming online is told, but a message may be lost
+/// with a connection, or the server have too many who want to hear.
+const OFFLINE_RETRY: Duration = Duration::from_secs(60);
+/// How long the server may take to begin what it promised; both messages leave it together.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// A session ends its attempts itself, by rung. This catches one that does not, and is longer than the
+/// longest.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long after the end of an attempt the session's word of its link may come.
+const LINK_FOLLOWS: Duration = Duration::from_secs(2);

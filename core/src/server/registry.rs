@@ -1,0 +1,145 @@
+//! The nodes that are logged in: one connection each, what it reported, and how long it has been silent.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::NodeId;
+use super::io::Action;
+use crate::auth::SecureChannel;
+use crate::due::Due;
+use crate::ids::{ConnId, PublicKey};
+use crate::path::{Candidate, RungSet};
+use crate::wire::encode;
+use crate::wire::message::Message;
+
+/// A node that is logged in.
+#[derive(Debug)]
+pub(super) struct Online {
+    /// Who it is.
+    pub(super) name: NodeId,
+    /// Its identity, proven.
+    pub(super) key: PublicKey,
+    /// Where its connection comes from.
+    pub(super) remote: SocketAddr,
+    /// When it logged in, in seconds since 1970.
+    pub(super) since: u64,
+    /// What it said of itself; until then nobody can reach it.
+    pub(super) reported: Option<Reported>,
+    channel: SecureChannel,
+    heard: Instant,
+}
+
+/// What a node said of itself. At most 32 candidates and 512 bytes of text, as the message's type has it.
+#[derive(Debug)]
+pub(super) struct Reported {
+    pub(super) software: String,
+    pub(super) platform: String,
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) rungs: RungSet,
+}
+
+/// All nodes that are logged in. Whoever inserts keeps the cap.
+#[derive(Debug)]
+pub(super) struct Registry {
+    nodes: BTreeMap<ConnId, Online>,
+    by_name: BTreeMap<NodeId, ConnId>,
+    /// When each connection is looked at next: if it has been heard since, its entry moves on.
+    silence: Due<ConnId>,
+    patience: Duration,
+}
+
+impl Registry {
+    /// A registry that holds a connection for dead after `patience` of silence.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { nodes: BTreeMap::new(), by_name: BTreeMap::new(), silence: Due::default(), patience }
+    }
+
+    /// A node logged in. No other connection may hold its name.
+    pub(super) fn insert(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        (name, key): (NodeId, PublicKey),
+        remote: SocketAddr,
+        since: u64,
+        channel: SecureChannel,
+    ) {
+        self.by_name.insert(name.clone(), conn);
+        self.silence.insert(now + self.patience, conn);
+        let online = Online { name, key, remote, since, reported: None, channel, heard: now };
+        self.nodes.insert(conn, online);
+    }
+
+    /// The connection is over.
+    pub(super) fn remove(&mut self, conn: ConnId) -> Option<Online> {
+        let online = self.nodes.remove(&conn)?;
+        self.by_name.remove(&online.name);
+        Some(online)
+    }
+
+    /// Opens a sealed message; none if it is not one of this connection's peer.
+    pub(super) fn open(&mut self, now: Instant, conn: ConnId, sealed: &[u8]) -> Option<Vec<u8>> {
+        let online = self.nodes.get_mut(&conn)?;
+        let plain = online.channel.opener.open(sealed).ok()?;
+        online.heard = now;
+        Some(plain)
+    }
+
+    /// Sends a message, sealed.
+    pub(super) fn send<M: Message>(
+        &mut self,
+        out: &mut VecDeque<Action>,
+        conn: ConnId,
+        request: u32,
+        message: &M,
+    ) {
+        let Some(online) = self.nodes.get_mut(&conn) else { return };
+        let message = online.channel.sealer.seal(&encode(request, message));
+        out.push_back(Action::Send { conn, message });
+    }
+
+    /// The next connection that has been silent for too long.
+    pub(super) fn silent(&mut self, now: Instant) -> Option<ConnId> {
+        while let Some(conn) = self.silence.pop(now) {
+            let Some(online) = self.nodes.get(&conn) else { continue };
+            let due = online.heard + self.patience;
+            if due <= now {
+                return Some(conn);
+            }
+            self.silence.insert(due, conn);
+        }
+        None
+    }
+
+    pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
+        self.silence.next().map(|at| (at, "silence of a node"))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(super) fn node(&self, conn: ConnId) -> Option<&Online> {
+        self.nodes.get(&conn)
+    }
+
+    pub(super) fn node_mut(&mut self, conn: ConnId) -> Option<&mut Online> {
+        self.nodes.get_mut(&conn)
+    }
+
+    pub(super) fn conn(&self, name: &NodeId) -> Option<ConnId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The node of that name, if it is logged in.
+    pub(super) fn named(&self, name: &NodeId) -> Option<(ConnId, &Online)> {
+        let conn = self.conn(name)?;
+        Some((conn, self.nodes.get(&conn)?))
+    }
+
+    /// All connections.
+    pub(super) fn conns(&self) -> Vec<ConnId> {
+        self.nodes.keys().copied().collect()
+    }
+}

@@ -1,0 +1,230 @@
+//! Which link carries the session, and what both ends know of the streams when that changes.
+//!
+//! The controlling side nominates: `SWITCH(epoch + 1)` and then `RESUME` on the link that is to carry the
+//! session. The other side answers with its own `RESUME`. Each begins to send once it has the other's, from
+//! where the other stands; whatever still comes over another link is dropped. An epoch belongs to a
+//! nomination, not to a link, and is scoped to the two process instances: a peer that restarted has
+//! forgotten every stream, so all of them end with a reset and both sides begin anew.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde_bytes::ByteArray;
+use smallvec::SmallVec;
+
+use super::control::{Control, Hello};
+use super::{Ending, LinkId};
+use crate::link::Role;
+use crate::mux::{Config, Frame, Mux, Side, code};
+
+/// The session's state that all its links share.
+#[derive(Debug)]
+pub(super) struct Nomination {
+    pub(super) mux: Mux,
+    role: Role,
+    own: Hello,
+    peer: Option<Instance>,
+    /// Instances that the peer has left behind. What they still say is refused.
+    past: SmallVec<[Instance; PAST]>,
+    epoch: u64,
+    carrying: Carrying,
+    /// Messages for stream 0 of a link.
+    outbox: VecDeque<(LinkId, Control)>,
+    notes: VecDeque<Note>,
+}
+
+type Instance = (ByteArray<16>, u64);
+
+/// Whether streams can move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrying {
+    /// No link.
+    Nothing,
+    /// Nominated; the peer's RESUME has yet to come.
+    Waiting(LinkId),
+    /// Streams move.
+    Attached(LinkId),
+}
+
+/// What the session must know of what was heard.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// The peer has introduced itself on a link: it may be nominated.
+    Ready(LinkId),
+    /// Streams move over this link.
+    Attached(LinkId),
+    /// The peer is another process than before: its older links are void.
+    Renewed(LinkId),
+    /// The peer says that the nominated link is dead.
+    SwitchWanted,
+    /// The peer is leaving.
+    Leaving(String),
+}
+
+impl Nomination {
+    pub(super) fn new(role: Role, instance: [u8; 16], number: u64) -> Self {
+        let config = Config::default();
+        let side = match role {
+            Role::Controlling => Side::Controlling,
+            Role::Controlled => Side::Controlled,
+        };
+        let credit = u32::try_from(config.initial_credit).unwrap_or(u32::MAX);
+        Self {
+            mux: Mux::new(side, config),
+            role,
+            own: Hello { version: VERSION, instance: ByteArray::new(instance), number, credit },
+            peer: None,
+            past: SmallVec::new(),
+            epoch: 0,
+            carrying: Carrying::Nothing,
+            outbox: VecDeque::new(),
+            notes: VecDeque::new(),
+        }
+    }
+
+    /// Introduces this side on a link that has just come up.
+    pub(super) fn hello(&self) -> Control {
+        Control::Hello(self.own.clone())
+    }
+
+    /// The link that is nominated.
+    pub(super) fn current(&self) -> Option<LinkId> {
+        match self.carrying {
+            Carrying::Nothing => None,
+            Carrying::Waiting(link) | Carrying::Attached(link) => Some(link),
+        }
+    }
+
+    /// Whether streams move over `link`.
+    pub(super) fn carries(&self, link: LinkId) -> bool {
+        self.carrying == Carrying::Attached(link)
+    }
+
+    /// Controlling side: from now on `link` carries the session.
+    pub(super) fn nominate(&mut self, link: LinkId) {
+        self.epoch += 1;
+        self.outbox.push_back((link, Control::Switch { epoch: self.epoch }));
+        self.begin(link);
+    }
+
+    /// The nominated link is gone.
+    pub(super) fn lost(&mut self) {
+        self.carrying = Carrying::Nothing;
+        self.mux.detach();
+    }
+
+    /// Ends all streams here; the peer learns of it with the next link, if there is one.
+    pub(super) fn reset_all(&mut self, code: u16, text: &str) {
+        self.mux.reset_all(code, text);
+    }
+
+    pub(super) fn poll_outbox(&mut self) -> Option<(LinkId, Control)> {
+        self.outbox.pop_front()
+    }
+
+    pub(super) fn poll_note(&mut self) -> Option<Note> {
+        self.notes.pop_front()
+    }
+
+    /// A round trip was measured.
+    pub(super) fn rtt(&mut self, link: LinkId, rtt: Option<Duration>) {
+        if let (true, Some(rtt)) = (self.carries(link), rtt) {
+            self.mux.set_rtt(rtt);
+        }
+    }
+
+    /// A frame of a stream. Only those of the nominated link count.
+    pub(super) fn frame(&mut self, now: Instant, link: LinkId, frame: Frame<'_>) -> Result<(), Ending> {
+        if self.carries(link) {
+            self.mux.receive(now, frame)?;
+        }
+        Ok(())
+    }
+
+    /// A message of stream 0.
+    pub(super) fn hear(&mut self, now: Instant, link: LinkId, message: Control) -> Result<(), Ending> {
+        match message {
+            Control::Hello(hello) => self.hear_hello(link, &hello),
+            Control::Switch { epoch } => {
+                if self.role == Role::Controlling || self.peer.is_none() {
+                    return Err(Ending::Rule("SWITCH from the controlled side, or before a hello"));
+                }
+                if epoch > self.epoch {
+                    self.epoch = epoch;
+                    self.begin(link);
+                }
+                Ok(())
+            }
+            Control::Resume { epoch, streams } => {
+                if epoch == self.epoch && self.carrying == Carrying::Waiting(link) {
+                    self.mux.attach(now, &streams)?;
+                    self.carrying = Carrying::Attached(link);
+                    self.notes.push_back(Note::Attached(link));
+                }
+                Ok(())
+            }
+            Control::SwitchReq { epoch, reason: _ } => {
+                if self.role == Role::Controlling && epoch == self.epoch {
+                    self.notes.push_back(Note::SwitchWanted);
+                }
+                Ok(())
+            }
+            Control::Goaway { reason } => {
+                self.notes.push_back(Note::Leaving(reason.chars().take(MAX_REASON).collect()));
+                Ok(())
+            }
+        }
+    }
+
+    fn hear_hello(&mut self, link: LinkId, hello: &Hello) -> Result<(), Ending> {
+        if hello.version != VERSION {
+            return Err(Ending::Rule("a session protocol of another version"));
+        }
+        if hello.credit < self.own.credit {
+            // Less would make our first bytes overdraw what it grants.
+            return Err(Ending::Rule("an initial credit below the agreed 16 KiB"));
+        }
+        let instance = (hello.instance, hello.number);
+        if self.past.contains(&instance) {
+            return Err(Ending::Rule("a process that the peer has left behind"));
+        }
+        match self.peer {
+            Some(known) if known == instance => {}
+            Some(known) => {
+                if self.past.len() == PAST {
+                    self.past.remove(0);
+                }
+                self.past.push(known);
+                self.renew(instance);
+                self.notes.push_back(Note::Renewed(link));
+            }
+            None => self.peer = Some(instance),
+        }
+        self.notes.push_back(Note::Ready(link));
+        Ok(())
+    }
+
+    fn renew(&mut self, instance: Instance) {
+        self.peer = Some(instance);
+        self.epoch = 0;
+        self.carrying = Carrying::Nothing;
+        self.mux.detach();
+        self.mux.restart(code::RESTARTED, "the peer has restarted");
+    }
+
+    /// Falls silent, says where this side stands, and waits for the other's word.
+    fn begin(&mut self, link: LinkId) {
+        self.mux.detach();
+        self.carrying = Carrying::Waiting(link);
+        let resume = Control::Resume { epoch: self.epoch, streams: self.mux.resume() };
+        self.outbox.push_back((link, resume));
+    }
+}
+
+const VERSION: u8 = 1;
+
+/// How many instances of a peer are remembered: more restarts than links can be under way.
+const PAST: usize = 4;
+
+/// The longest reason that is kept, in characters.
+const MAX_REASON: usize = 256;
