@@ -49,6 +49,7 @@ mod log;
 pub mod nat;
 mod net;
 mod packet;
+pub mod programs;
 mod queue;
 mod rng;
 mod slab;
