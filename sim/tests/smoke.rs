@@ -121,28 +121,40 @@ fn the_same_seed_gives_the_same_run() {
     assert_eq!(first.0, second.0);
 }
 
-#[test]
-fn a_server_that_comes_back_finds_its_nodes_again_and_streams_go_on_meanwhile() {
+/// Streams go on all the while; both nodes are back so many seconds after the server is.
+fn server_outage(fault: fn(HostId) -> Fault, seconds: u64) {
     let trio = Trio::new(3, [Preset::Open, Preset::Open]);
     trio.world.run_for(Duration::from_secs(3));
     let net = trio.world.net(trio.a);
     let server = trio.server;
     trio.world.block_on(trio.a, LIMIT, async move {
         let mut stream = connect(&net, at("127.0.0.1", 2222)).await.unwrap();
-        for round in 0..30_u8 {
+        let start = net.now();
+        for round in 0..15 + seconds {
             match round {
-                5 => net.inject(Fault::Crash(server)),
+                5 => net.inject(fault(server)),
                 15 => net.inject(Fault::Restart(server)),
                 _ => {}
             }
-            write_all(&mut stream, &[round; 1000]).await.unwrap();
-            assert_eq!(read_exact(&mut stream, 1000).await.unwrap(), [round; 1000]);
-            net.sleep(Duration::from_secs(1)).await;
+            write_all(&mut stream, &[round as u8; 1000]).await.unwrap();
+            assert_eq!(read_exact(&mut stream, 1000).await.unwrap(), [round as u8; 1000]);
+            net.sleep_until(start + Duration::from_secs(round + 1)).await;
         }
     });
     let agent = trio.agent.lock().unwrap().clone().unwrap();
     let status = trio.world.block_on(trio.a, LIMIT, async move { agent.status().await });
-    assert!(status.server.connected, "{:?}", status.server);
+    assert!(status.server.connected && status.server.relogins == 1, "{:?}", status.server);
+}
+
+#[test]
+fn a_server_that_was_stopped_finds_its_nodes_again_and_streams_go_on_meanwhile() {
+    server_outage(Fault::Kill, 15);
+}
+
+/// Nobody is told of a crash: the nodes find out by their next heartbeat.
+#[test]
+fn a_server_that_crashed_finds_its_nodes_again_and_streams_go_on_meanwhile() {
+    server_outage(Fault::Crash, 60);
 }
 
 #[test]
