@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use inp2p_core::mux::{Key, Mux};
 use inp2p_core::mux::code;
+use inp2p_core::mux::{Key, Mux};
 
 use super::ready::ReadySet;
 use crate::meter::ForwardMeter;

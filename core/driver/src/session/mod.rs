@@ -270,7 +270,13 @@ impl<N: Net> Task<N> {
         let Some(core) = &mut self.core else {
             self.wanted();
             if self.waiting.len() < WAITING {
-                self.waiting.push_back(Waiting { stream, target: Arc::clone(target), meter, until, shortened: false });
+                self.waiting.push_back(Waiting {
+                    stream,
+                    target: Arc::clone(target),
+                    meter,
+                    until,
+                    shortened: false,
+                });
             } else {
                 refuse(stream, &meter, "too many connections wait for a path to the peer");
             }
@@ -279,7 +285,13 @@ impl<N: Net> Task<N> {
         let up = core.is_up();
         match core.mux().open(Protocol::Tcp, target) {
             Ok(key) => {
-                let flow = Flow::new(stream, key, Stage::Opening { until, shortened: false }, Some(meter), &self.ready);
+                let flow = Flow::new(
+                    stream,
+                    key,
+                    Stage::Opening { until, shortened: false },
+                    Some(meter),
+                    &self.ready,
+                );
                 self.add_flow(flow, until);
             }
             Err(error) => refuse(stream, &meter, &error.to_string()),
@@ -522,7 +534,12 @@ impl<N: Net> Task<N> {
                 Event::Reset { key, code, text } => {
                     if let Some(flow) = self.take_flow(key) {
                         debug!(peer = %self.peer, code, reason = text, "stream reset");
-                        if flow.stage != Stage::Open && !matches!(code, code::ABORTED | code::NO_LINK | code::RESTARTED | code::STOPPING) {
+                        if flow.stage != Stage::Open
+                            && !matches!(
+                                code,
+                                code::ABORTED | code::NO_LINK | code::RESTARTED | code::STOPPING
+                            )
+                        {
                             warn!(peer = %self.peer, reason = text, "connection refused by the peer");
                         }
                         flow.abort(Some(&text));
@@ -538,7 +555,9 @@ impl<N: Net> Task<N> {
     fn incoming(&mut self, now: Instant, key: Key, protocol: Protocol, target: &str) {
         let dialled = match protocol {
             Protocol::Tcp => target::dial(&self.net, &self.common.allow, target),
-            Protocol::Other => Dialled::Refused(code::UNSUPPORTED, "this version forwards TCP only".to_owned()),
+            Protocol::Other => {
+                Dialled::Refused(code::UNSUPPORTED, "this version forwards TCP only".to_owned())
+            }
         };
         if let Dialled::Lookup(target) = dialled {
             let (net, common, mut commands) =
