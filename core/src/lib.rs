@@ -19,3 +19,5 @@ pub mod stun;
 pub mod time;
 pub mod tunnel;
 pub mod wire;
+#[cfg(test)]
+mod world;

@@ -110,9 +110,9 @@ impl State {
         let Flight { packet, to } = flight;
         match to {
             Hop::Network(network) => self.through_network(network, packet),
-            Hop::Host(host) => self.into_host(host, packet),
+            Hop::Host(host) => self.reach_host(host, packet),
             Hop::Port(port) => match self.port(port).owner {
-                Owner::Host(host) => self.into_host(host, packet),
+                Owner::Host(host) => self.reach_host(host, packet),
                 Owner::Gateway(gateway, side) => self.through_gateway(gateway, side, packet),
             },
         }
@@ -225,7 +225,7 @@ impl State {
         }
     }
 
-    fn into_host(&mut self, id: HostId, packet: Packet) {
+    fn reach_host(&mut self, id: HostId, packet: Packet) {
         let now = self.now();
         let place = Place::Host(id);
         let host = self.host(id);

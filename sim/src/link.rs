@@ -157,6 +157,8 @@ pub enum DropCause {
     NoMapping,
     /// The gateway has a mapping, but does not let this source use it.
     Filtered,
+    /// It went to the outside address of its own gateway, which does not send it back.
+    NoHairpin,
     /// The gateway's rules forbid it.
     Forbidden,
     /// The gateway's table or its ports are full.

@@ -205,6 +205,7 @@ impl fmt::Display for DropCause {
             Self::ReceiverFull => "receiver full",
             Self::NoMapping => "no mapping",
             Self::Filtered => "filtered",
+            Self::NoHairpin => "no hairpin",
             Self::Forbidden => "forbidden",
             Self::TableFull => "table full",
         })

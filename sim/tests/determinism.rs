@@ -1,5 +1,7 @@
 //! The same seed gives the same run.
 
+#![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
+
 mod common;
 
 use std::time::Duration;

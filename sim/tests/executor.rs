@@ -1,5 +1,7 @@
 //! Tasks and time.
 
+#![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
+
 mod common;
 
 use std::future::poll_fn;

@@ -1,5 +1,7 @@
 //! Partitions, roaming, names.
 
+#![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
+
 mod common;
 
 use std::io::ErrorKind;

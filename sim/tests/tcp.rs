@@ -1,5 +1,7 @@
 //! TCP between two hosts on the internet, 40 ms apart.
 
+#![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
+
 mod common;
 
 use std::future::poll_fn;

@@ -1,5 +1,7 @@
 //! UDP, and what links do to it.
 
+#![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -39,8 +41,7 @@ fn numbers(seed: u64, count: u32, link: LinkConfig) -> Vec<u32> {
         }
     });
     world.run_for(Duration::from_secs(1));
-    let seen = seen.lock().unwrap().clone();
-    seen
+    seen.lock().unwrap().clone()
 }
 
 #[test]
@@ -223,6 +224,7 @@ fn sockets_are_told_apart_by_address_and_family() {
         let mut v4 = _v4;
         assert_eq!(receive(&mut v4).await[0].1, b"to itself");
         let mut batch = RecvBatch::new(1, 100);
-        poll_fn(|cx| Poll::Ready(assert!(v4.poll_recv(cx, &mut batch).is_pending()))).await;
+        let nothing = poll_fn(|cx| Poll::Ready(v4.poll_recv(cx, &mut batch).is_pending())).await;
+        assert!(nothing);
     });
 }

@@ -11,7 +11,7 @@ use super::config::{ConfigError, PushPolicy};
 use super::io::Action;
 use crate::ids::{ConnId, NodeName, PeerName, UserName};
 use crate::status::ForwardStatus;
-use crate::tunnel::ForwardRule;
+use crate::tunnel::{BadRule, ForwardRule};
 use crate::wire::message::{Code, PushForward, Refused};
 
 /// All forwards, in the order in which they came.
@@ -127,7 +127,7 @@ impl Forwards {
                     // The one who pushed it learns that it failed; it is not there then.
                     self.list.remove(index);
                 }
-                Err(Refused::new(Code::Other, text))
+                Err(Refused::new(Code::Failed, text))
             }
         };
         waiter.map(|waiter| (waiter, answer))
@@ -141,7 +141,10 @@ impl Forwards {
         out: &mut VecDeque<Action>,
     ) -> Result<Pushed, Refused> {
         if self.policy == PushPolicy::Off {
-            return Err(Refused::new(Code::NotAllowed, "this node takes no forwards from the server (-push off)"));
+            return Err(Refused::new(
+                Code::NotAllowed,
+                "this node takes no forwards from the server (-push off)",
+            ));
         }
         let there = self.position(&push.name);
         let forward = there.and_then(|index| self.list.get(index));
@@ -153,14 +156,16 @@ impl Forwards {
             return Err(Refused::new(Code::Busy, "the forward of that name is just being set up"));
         }
         let Some(text) = &push.rule else {
-            let index = there.ok_or_else(|| Refused::new(Code::UnknownNode, "no forward of that name is there"))?;
+            let index =
+                there.ok_or_else(|| Refused::new(Code::NotFound, "no forward of that name is there"))?;
             self.remove(index, out);
             return Ok(Pushed::Done(String::new()));
         };
         let rule = self.accept(push, text)?;
-        match forward.map(|forward| (&forward.rule == &rule, &forward.state)) {
-            Some((true, State::Listening(address))) => return Ok(Pushed::Done(address.to_string())),
-            Some(_) | None => {}
+        if let Some(Forward { rule: same, state: State::Listening(address), .. }) = forward
+            && *same == rule
+        {
+            return Ok(Pushed::Done(address.to_string()));
         }
         if there.is_none() && self.list.len() >= MAX_FORWARDS {
             return Err(Refused::new(Code::Busy, "this node has as many forwards as it can"));
@@ -228,7 +233,7 @@ impl Forwards {
         if push.name.is_empty() || push.name.chars().any(char::is_control) {
             return Err(bad("a forward needs a name without control characters".to_owned()));
         }
-        let mut rule: ForwardRule = text.parse().map_err(|error| bad(format!("{error}")))?;
+        let mut rule: ForwardRule = text.parse().map_err(|error: BadRule| bad(error.to_string()))?;
         rule.name.clone_from(&push.name);
         rule.peer = own(&self.user, rule.peer);
         rule.enabled = true;

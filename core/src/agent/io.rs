@@ -114,7 +114,9 @@ pub enum Action {
         /// Its name.
         name: String,
     },
-    /// Let the session with that peer (made, if there is none) try to find a path.
+    /// Let the session with that peer (made, if there is none) try to find a path. The key is the one of
+    /// earlier attempts, unless none of those ever brought a link: then it may be another one, and whatever
+    /// session there is with the old one is to go.
     Attempt {
         /// The peer, as this node names it.
         peer: PeerName,
@@ -123,7 +125,8 @@ pub enum Action {
         /// What to try.
         attempt: Attempt,
     },
-    /// An attempt could not even begin; streams that wait for a link end with this reason.
+    /// An attempt could not even begin; streams that have yet to be opened at the peer end with this reason.
+    /// Those that were open there wait on for a link, as long as the session lets them.
     Unreachable {
         /// The peer.
         peer: PeerName,

@@ -136,7 +136,6 @@ impl Peer {
             return false;
         }
         self.attempt = Some((attempt, key));
-        self.outcomes.clear();
         self.search = Search::Running { until: now + ATTEMPT_TIMEOUT };
         true
     }
@@ -158,11 +157,11 @@ impl Peer {
         self.outcomes = outcomes;
         let connected = self.outcomes.iter().any(|outcome| outcome.outcome == Verdict::Connected);
         if matches!(self.search, Search::Running { .. }) {
-            if connected {
+            if self.link.is_some() {
+                self.search = Search::Idle;
+            } else if connected {
                 self.pace = Pace::default();
                 self.search = Search::Waiting { until: now + LINK_FOLLOWS, why: Why::LinkFollows };
-            } else if self.link.is_some() {
-                self.search = Search::Idle;
             } else {
                 let reason = self.outcomes.first().map_or_else(
                     || "no rung could be tried".to_owned(),
@@ -296,7 +295,8 @@ impl Peer {
         self.error = Some(reason);
         self.wished = false;
         let until = now + rng.between(OFFLINE_RETRY, OFFLINE_RETRY * 5 / 4);
-        self.search = if self.forwarded { Search::Waiting { until, why: Why::Offline } } else { Search::Idle };
+        self.search =
+            if self.forwarded { Search::Waiting { until, why: Why::Offline } } else { Search::Idle };
     }
 
     fn hurry(&mut self, now: Instant) {

@@ -28,7 +28,8 @@ impl Pins {
     /// The pins of a file's content; none at the first start.
     pub(super) fn load(content: Option<&[u8]>) -> Result<Self, ConfigError> {
         let Some(content) = content else { return Ok(Self::default()) };
-        let file: File = serde_json::from_slice(content).map_err(|error| ConfigError::Pins(error.to_string()))?;
+        let file: File =
+            serde_json::from_slice(content).map_err(|error| ConfigError::Pins(error.to_string()))?;
         if file.version != VERSION {
             let text = format!("version {}, this program reads {VERSION}", file.version);
             return Err(ConfigError::Pins(text));

@@ -13,22 +13,20 @@
 //! What is asked over it is a request with an id, answered within ten seconds or counted as refused. What is
 //! lost with a connection is not repeated here: [`Event::Lost`] tells the agent to ask again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::config::AgentConfig;
 use super::io::Action;
-use crate::auth::login::{ClientLogin, ClientProof, PROOF_REQUEST};
+use super::online::{Asked, Online};
+use crate::auth::login::{ClientLogin, ClientProof};
 use crate::auth::{LoginError, SecureChannel};
-use crate::due::{Due, earlier};
-use crate::ids::{AttemptId, ConnId, PeerName, PublicKey};
+use crate::ids::{ConnId, PublicKey};
 use crate::rng::Rng;
 use crate::time::{Backoff, ServerClock};
-use crate::wire::message::{
-    Code, Goodbye, Heartbeat, HeartbeatReply, LoginDone, Message, Refused, Request, kind,
-};
-use crate::wire::{Envelope, MAX_SEALED, encode};
+use crate::wire::Envelope;
+use crate::wire::message::{Code, Goodbye, HeartbeatReply, LoginDone, Message, Refused, Request, kind};
 
 /// The signalling connection.
 #[derive(Debug)]
@@ -82,37 +80,6 @@ struct Wire {
     remote: SocketAddr,
     since: Instant,
     until: Instant,
-}
-
-#[derive(Debug)]
-struct Online {
-    conn: ConnId,
-    remote: SocketAddr,
-    channel: SecureChannel,
-    period: Duration,
-    heartbeat: Instant,
-    /// When the connection is given up if nothing is heard.
-    silence: Instant,
-    /// Whether the network has changed since something was heard.
-    doubtful: bool,
-    asked: BTreeMap<u32, (Instant, Asked)>,
-    due: Due<u32>,
-    last_request: u32,
-}
-
-/// What was asked of the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// The time.
-    Heartbeat,
-    /// To take note of where this node is.
-    Report,
-    /// To bring this node together with that one.
-    Connect(PeerName),
-    /// To take note of how an attempt went.
-    AttemptReport(AttemptId),
-    /// To let it go.
-    Goodbye,
 }
 
 /// What the agent has to know.
@@ -236,11 +203,7 @@ impl Signal {
                 }
                 self.state = State::Waiting { until: soon, after: After::Loss };
             }
-            State::Online(online) => {
-                online.heartbeat = now;
-                online.silence = online.silence.min(now + PROBE_TIMEOUT);
-                online.doubtful = true;
-            }
+            State::Online(online) => online.doubt(now),
             State::Waiting { after: After::Refusal, .. } | State::Leaving(..) | State::Ended => {}
         }
     }
@@ -319,15 +282,12 @@ impl Signal {
                 self.give_up(now, "the server does not answer the login", out)
             }
             State::Online(online) => {
-                if online.silence <= now {
+                if let Some(doubtful) = online.is_silent(now) {
                     // A change of network explains it: then there is nothing to wait for.
-                    let delay = online.doubtful.then_some(Duration::ZERO);
+                    let delay = doubtful.then_some(Duration::ZERO);
                     return self.give_up_for(now, delay, "the server is silent", out);
                 }
-                if online.heartbeat <= now {
-                    online.heartbeat = now + online.period;
-                    online.ask(now, Asked::Heartbeat, &Heartbeat {}, out);
-                }
+                online.beat(now, out);
                 let asked = online.overdue(now)?;
                 let refused = Refused::new(Code::Timeout, "the server did not answer in time");
                 Some(Event::Answered(asked, Err(refused)))
@@ -350,13 +310,7 @@ impl Signal {
             State::Waiting { until, .. } => Some((*until, "connect to the server")),
             State::Opening { until, .. } => Some((*until, "connection to the server")),
             State::Hello { wire, .. } | State::Proof { wire, .. } => Some((wire.until, "login")),
-            State::Online(online) => [
-                Some((online.heartbeat, "heartbeat")),
-                Some((online.silence, "silence of the server")),
-                online.due.next().map(|at| (at, "answer of the server")),
-            ]
-            .into_iter()
-            .fold(None, earlier),
+            State::Online(online) => online.deadline(),
             State::Leaving(_, until) => Some((*until, "goodbye")),
             State::Ended => None,
         }
@@ -408,24 +362,13 @@ impl Signal {
 
     fn logged_in(&mut self, now: Instant, wire: Wire, channel: SecureChannel, done: &LoginDone) {
         self.clock.observe(wire.since, now, Duration::from_millis(done.server_time_ms));
-        let period = Duration::from_millis(done.heartbeat_ms).clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
+        let period = Duration::from_millis(done.heartbeat_ms);
         self.logins += 1;
         self.backoff.reset();
         self.error = None;
         self.warned = false;
         tracing::debug!(server = %wire.remote, observed = %done.observed, software = done.software, "login done");
-        self.state = State::Online(Box::new(Online {
-            conn: wire.conn,
-            remote: wire.remote,
-            channel,
-            period,
-            heartbeat: now + period,
-            silence: now + period * MISSED_HEARTBEATS,
-            doubtful: false,
-            asked: BTreeMap::new(),
-            due: Due::default(),
-            last_request: PROOF_REQUEST,
-        }));
+        self.state = State::Online(Box::new(Online::new(now, wire.conn, wire.remote, channel, period)));
     }
 
     /// The login failed. The state has been taken already.
@@ -487,12 +430,9 @@ impl Signal {
 
     fn sealed(&mut self, now: Instant, message: &[u8], out: &mut VecDeque<Action>) -> Option<Event> {
         let (State::Online(online) | State::Leaving(online, _)) = &mut self.state else { return None };
-        let plain = online.channel.opener.open(message).ok();
-        let Some(plain) = plain.filter(|plain| Envelope::parse(plain).is_ok()) else {
+        let Some(plain) = online.open(now, message) else {
             return self.give_up(now, "the server sent what is no message", out);
         };
-        online.silence = now + online.period * MISSED_HEARTBEATS;
-        online.doubtful = false;
         let envelope = Envelope::parse(&plain).ok()?;
         if !envelope.is_reply() {
             return Some(Event::Request(online.conn, plain));
@@ -517,7 +457,8 @@ impl Signal {
             }
             (asked, Some(Ok(refused))) => Some(Event::Answered(asked, Err(refused))),
             (asked, Some(Err(error))) => {
-                let refused = Refused::new(Code::Other, format!("the server's refusal is unreadable: {error}"));
+                let refused =
+                    Refused::new(Code::Other, format!("the server's refusal is unreadable: {error}"));
                 Some(Event::Answered(asked, Err(refused)))
             }
             (asked, None) => Some(Event::Answered(asked, Ok(plain))),
@@ -537,68 +478,17 @@ impl Signal {
     }
 }
 
-impl Online {
-    fn ask<R: Request>(
-        &mut self,
-        now: Instant,
-        asked: Asked,
-        request: &R,
-        out: &mut VecDeque<Action>,
-    ) -> bool {
-        let Some(id) = self.last_request.checked_add(1).filter(|_| self.asked.len() < MAX_ASKED) else {
-            return false;
-        };
-        self.last_request = id;
-        self.asked.insert(id, (now, asked));
-        self.due.insert(now + ANSWER_TIMEOUT, id);
-        self.send(id, request, out);
-        true
-    }
-
-    fn send<M: Message>(&mut self, request: u32, message: &M, out: &mut VecDeque<Action>) {
-        let message = self.channel.sealer.seal(&encode(request, message));
-        debug_assert!(message.len() <= MAX_SEALED, "a message of {} bytes", message.len());
-        out.push_back(Action::SendSignal { conn: self.conn, message });
-    }
-
-    fn answered(&mut self, request: u32) -> Option<(Instant, Asked)> {
-        let (sent, asked) = self.asked.remove(&request)?;
-        self.due.remove(sent + ANSWER_TIMEOUT, request);
-        Some((sent, asked))
-    }
-
-    fn overdue(&mut self, now: Instant) -> Option<Asked> {
-        while let Some(request) = self.due.pop(now) {
-            if let Some((_, asked)) = self.asked.remove(&request) {
-                return Some(asked);
-            }
-        }
-        None
-    }
-}
-
 /// How long a connection may take: name lookup, TCP, TLS and WebSocket, seven round trips at worst.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the login may take: as long as the server allows.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the server may take to answer: two retransmissions of TCP on a bad line.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end of the program may wait for the server's goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How soon a connection must show that it has outlived a change of network.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// At most one try in this time, however often the network changes.
 const OPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// The next try after a refusal: with it, no node reaches the server's limit of failures by itself, and a
 /// node that was replaced leaves the one that replaced it alone.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
-/// As many missed heartbeats end the connection, as at the server.
-const MISSED_HEARTBEATS: u32 = 3;
-/// The bounds of the period that a server may ask for.
-const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
-const LONGEST_PERIOD: Duration = Duration::from_secs(300);
-/// The most requests that wait for an answer: one a peer and kind, and the heartbeat.
-const MAX_ASKED: usize = 2304;
 /// The longest reason that the driver may give, in characters: a line of `status`.
 const MAX_REASON: usize = 256;
 /// The request id of what is no request and no answer.

@@ -134,6 +134,8 @@ fn advice(code: Code) -> &'static str {
         | Code::Oneself
         | Code::NotAllowed
         | Code::Timeout
+        | Code::NotFound
+        | Code::Failed
         | Code::Other => "",
     }
 }

@@ -127,9 +127,10 @@ impl Stream {
         phase && self.send.next < self.send.end()
     }
 
-    /// Whether both directions have ended and both ends know it.
+    /// Whether both directions have ended and both ends know it. After a change of links the last WINDOW is
+    /// owed again, whether or not the old link delivered it.
     pub(super) fn is_done(&self) -> bool {
-        self.send.is_acknowledged() && self.recv.is_final()
+        self.send.is_acknowledged() && self.recv.is_final() && !self.owed.window
     }
 
     /// The memory that its buffers hold.

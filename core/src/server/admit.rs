@@ -22,7 +22,11 @@ impl Server {
             self.counters.logins_refused += 1;
             let message = channel.sealer.seal(&encode(PROOF_REQUEST, &refused));
             self.actions.push_back(Action::Send { conn, message });
-            self.actions.push_back(Action::Close { conn, code: super::CLOSE_POLICY, reason: "login refused" });
+            self.actions.push_back(Action::Close {
+                conn,
+                code: super::CLOSE_POLICY,
+                reason: "login refused",
+            });
             return;
         }
 

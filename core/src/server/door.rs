@@ -112,8 +112,13 @@ impl Door {
         };
         // Asked at both steps: many logins of one address may be on their way at once.
         if let Some(left) = self.failures.blocked(now, source) {
-            let text = format!("too many failed logins from this address; try again in {} s", left.as_secs() + 1);
-            return Some(failed(request, &Refused::new(Code::TooManyFailures, text), "too many failed logins"));
+            let text =
+                format!("too many failed logins from this address; try again in {} s", left.as_secs() + 1);
+            return Some(failed(
+                request,
+                &Refused::new(Code::TooManyFailures, text),
+                "too many failed logins",
+            ));
         }
         let step = match visitor.stage {
             Stage::Silent => {

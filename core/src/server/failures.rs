@@ -60,13 +60,8 @@ impl Failures {
     /// Takes note of a failure.
     pub(super) fn failed(&mut self, now: Instant, source: Source) {
         self.expire(now);
-        let fresh = Record {
-            recent: 0,
-            window: now,
-            blocked_until: None,
-            penalty: FIRST_BLOCK,
-            stale: now + FORGET,
-        };
+        let fresh =
+            Record { recent: 0, window: now, blocked_until: None, penalty: FIRST_BLOCK, stale: now + FORGET };
         let record = self.records.entry(source).or_insert(fresh);
         if now.saturating_duration_since(record.window) >= WINDOW {
             (record.recent, record.window) = (0, now);

@@ -3,13 +3,13 @@
 //! It lets nodes in, knows which of them are online and where they can be reached, brings pairs of them
 //! together, and passes the admin's wishes on. No byte of a tunnel goes through this machine.
 //!
-//! A connection is first at the [`door`]: a login of two messages, in clear, bounded in time and number,
-//! with [`failures`] counted by address. Whoever has proven token and key is judged by [`admit`] against the
-//! [`pins`] (a name belongs to one key, a key to one name) and the [`swaps`] (the newest login of a node
-//! wins, within reason), and is then in the [`registry`]. From there on every message is sealed. Requests of
-//! nodes are answered in [`requests`]; those of the server itself wait in [`asks`] for their answers, at
-//! most ten seconds; [`coord`] makes one attempt a pair, and [`reach`] decides which addresses its sides are
-//! told; [`news`] remembers who wants to hear of whom; [`rest`] answers the REST calls.
+//! A connection is first at the `door`: a login of two messages, in clear, bounded in time and number,
+//! with `failures` counted by address. Whoever has proven token and key is judged by `admit` against the
+//! `pins` (a name belongs to one key, a key to one name) and the `swaps` (the newest login of a node
+//! wins, within reason), and is then in the `registry`. From there on every message is sealed. Requests of
+//! nodes are answered in `requests`; those of the server itself wait in `asks` for their answers, at
+//! most ten seconds; `coord` makes one attempt a pair, and `reach` decides which addresses its sides are
+//! told; `news` remembers who wants to hear of whom; `rest` answers the REST calls.
 //!
 //! This file only routes. Loops like this drive it: hand in an [`Input`], do every [`Action`] in order, and
 //! come back with [`Input::Tick`] at the deadline. Too many ticks do no harm.

@@ -65,11 +65,8 @@ struct Pin {
 impl Pins {
     /// The pins of a file's content; none for a server that starts for the first time.
     pub(super) fn load(content: Option<&[u8]>) -> Result<Self, StateError> {
-        let mut pins = Self {
-            by_name: BTreeMap::new(),
-            by_key: BTreeMap::new(),
-            saving: Saving::Clean { last: None },
-        };
+        let mut pins =
+            Self { by_name: BTreeMap::new(), by_key: BTreeMap::new(), saving: Saving::Clean { last: None } };
         let Some(content) = content else { return Ok(pins) };
         let file: File = serde_json::from_slice(content).map_err(|error| StateError(error.to_string()))?;
         if file.version != VERSION {

@@ -121,8 +121,7 @@ mod tests {
         told.iter().map(|candidate| candidate.address.ip().to_string()).collect()
     }
 
-    const ALL: [&str; 6] =
-        ["127.0.0.1", "169.254.1.1", "10.0.0.1", "203.0.113.1", "2001:db8::1", "fd00::1"];
+    const ALL: [&str; 6] = ["127.0.0.1", "169.254.1.1", "10.0.0.1", "203.0.113.1", "2001:db8::1", "fd00::1"];
 
     #[test]
     fn strangers_are_told_what_was_seen_and_global_ipv6() {

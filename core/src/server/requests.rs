@@ -36,7 +36,9 @@ impl Server {
             kind::CONNECT => self.connect(now, conn, &envelope),
             kind::GOODBYE => {
                 self.serve(now, conn, &envelope, |_, _, _, Goodbye {}| Ok(GoodbyeReply {}));
-                self.end(conn, super::CLOSE_NORMAL, "goodbye");
+                if envelope.decode::<Goodbye>().is_ok() {
+                    self.end(conn, super::CLOSE_NORMAL, "goodbye");
+                }
             }
             _ if envelope.is_reply() => self.answered(conn, &envelope),
             unknown => {
@@ -49,7 +51,8 @@ impl Server {
     /// Tells nodes of their peers that came online.
     pub(super) fn tell_news(&mut self, now: Instant) {
         while let Some((conn, names)) = self.news.due(now) {
-            let there = |name: &NodeId| self.registry.named(name).is_some_and(|(_, node)| node.reported.is_some());
+            let there =
+                |name: &NodeId| self.registry.named(name).is_some_and(|(_, node)| node.reported.is_some());
             let peers: Vec<PeerName> =
                 names.into_iter().filter(there).map(|name| PeerName::from(name.node)).collect();
             if peers.is_empty() {

@@ -14,9 +14,9 @@ impl Server {
     /// Takes in a REST call.
     pub(super) fn admin(&mut self, now: Instant, id: u64, request: AdminRequest) {
         let reply = match request {
-            AdminRequest::Nodes => Ok(AdminReply::Nodes(
-                self.pins.iter().map(|(name, key)| self.view(name, key)).collect(),
-            )),
+            AdminRequest::Nodes => {
+                Ok(AdminReply::Nodes(self.pins.iter().map(|(name, key)| self.view(name, key)).collect()))
+            }
             AdminRequest::Node(user, node) => {
                 let name = NodeId { user, node };
                 let key = self.pins.key(&name).ok_or_else(|| unknown(&name));
@@ -136,7 +136,11 @@ fn offline(name: &NodeId) -> AdminError {
 }
 
 fn busy(name: &NodeId) -> AdminError {
-    AdminError { status: 503, code: "busy", message: format!("{name} owes too many answers: try again later") }
+    AdminError {
+        status: 503,
+        code: "busy",
+        message: format!("{name} owes too many answers: try again later"),
+    }
 }
 
 fn refusal(refused: &Refused) -> AdminError {
@@ -147,8 +151,10 @@ fn refusal(refused: &Refused) -> AdminError {
         Code::Busy => (503, "busy"),
         Code::Timeout => (504, "timeout"),
         Code::Oneself => (400, "oneself"),
-        Code::UnknownNode => (404, "unknown-forward"),
+        Code::NotFound => (404, "not-found"),
+        Code::Failed => (409, "failed"),
         Code::Version
+        | Code::UnknownNode
         | Code::WrongToken
         | Code::TooManyFailures
         | Code::NameTaken

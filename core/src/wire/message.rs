@@ -115,6 +115,10 @@ pub enum Code {
     NotAllowed,
     /// Whoever had to answer did not in time.
     Timeout,
+    /// What was named is not there.
+    NotFound,
+    /// It was tried, and could not be done.
+    Failed,
     /// A code of a later version.
     #[serde(other)]
     Other,

@@ -382,3 +382,21 @@ fn a_peer_that_was_started_anew_gets_the_streams_that_still_waited() {
     pair.resume();
     assert_eq!(sent(pair.now, &mut pair.a), ["SYN 1 waiting:1"]);
 }
+
+#[test]
+fn a_last_acknowledgement_that_was_lost_is_sent_again_before_the_stream_closes() {
+    let mut pair = Pair::new();
+    let (a, b) = pair.stream();
+    pair.a.finish(a);
+    pair.b.finish(b);
+    pair.pump();
+    pair.b.finished(b);
+    assert_eq!(sent(pair.now, &mut pair.b), ["WINDOW 1 1"]);
+    pair.a.finished(a);
+    pair.resume();
+    // b hears that its own FIN was passed on before it could repeat what was lost.
+    pair.a_to_b();
+    pair.pump();
+    assert_eq!(events(&mut pair.a).last(), Some(&Event::Closed { key: a }));
+    assert_eq!(events(&mut pair.b).last(), Some(&Event::Closed { key: b }));
+}

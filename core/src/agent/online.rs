@@ -1,0 +1,163 @@
+//! A signalling connection that is logged in: its seal, its open requests, its heartbeats.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::io::Action;
+use crate::auth::SecureChannel;
+use crate::auth::login::PROOF_REQUEST;
+use crate::due::{Due, earlier};
+use crate::ids::{AttemptId, ConnId, PeerName};
+use crate::wire::message::{Heartbeat, Message, Request};
+use crate::wire::{Envelope, MAX_SEALED, encode};
+
+/// The connection.
+#[derive(Debug)]
+pub(super) struct Online {
+    pub(super) conn: ConnId,
+    pub(super) remote: SocketAddr,
+    channel: SecureChannel,
+    period: Duration,
+    heartbeat: Instant,
+    /// When the connection is given up if nothing is heard.
+    silence: Instant,
+    /// Whether the network has changed since something was heard.
+    doubtful: bool,
+    asked: BTreeMap<u32, (Instant, Asked)>,
+    due: Due<u32>,
+    last_request: u32,
+}
+
+/// What was asked of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The time.
+    Heartbeat,
+    /// To take note of where this node is.
+    Report,
+    /// To bring this node together with that one.
+    Connect(PeerName),
+    /// To take note of how an attempt went.
+    AttemptReport(AttemptId),
+    /// To let it go.
+    Goodbye,
+}
+
+impl Online {
+    /// A connection that has just logged in. The period is the server's wish, within bounds.
+    pub(super) fn new(
+        now: Instant,
+        conn: ConnId,
+        remote: SocketAddr,
+        channel: SecureChannel,
+        period: Duration,
+    ) -> Self {
+        let period = period.clamp(SHORTEST_PERIOD, LONGEST_PERIOD);
+        Self {
+            conn,
+            remote,
+            channel,
+            period,
+            heartbeat: now + period,
+            silence: now + period * MISSED_HEARTBEATS,
+            doubtful: false,
+            asked: BTreeMap::new(),
+            due: Due::default(),
+            last_request: PROOF_REQUEST,
+        }
+    }
+
+    /// Opens what came; none if it is no message of the server's.
+    pub(super) fn open(&mut self, now: Instant, message: &[u8]) -> Option<Vec<u8>> {
+        let plain = self.channel.opener.open(message).ok()?;
+        Envelope::parse(&plain).ok()?;
+        self.silence = now + self.period * MISSED_HEARTBEATS;
+        self.doubtful = false;
+        Some(plain)
+    }
+
+    /// The network has changed: the connection must show that it still works.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.heartbeat = now;
+        self.silence = self.silence.min(now + PROBE_TIMEOUT);
+        self.doubtful = true;
+    }
+
+    /// Whether the server has been silent for too long; if so, whether a change of network explains it.
+    pub(super) fn is_silent(&self, now: Instant) -> Option<bool> {
+        (self.silence <= now).then_some(self.doubtful)
+    }
+
+    /// Sends a heartbeat, if it is time.
+    pub(super) fn beat(&mut self, now: Instant, out: &mut VecDeque<Action>) {
+        if self.heartbeat <= now {
+            self.heartbeat = now + self.period;
+            self.ask(now, Asked::Heartbeat, &Heartbeat {}, out);
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
+        [
+            Some((self.heartbeat, "heartbeat")),
+            Some((self.silence, "silence of the server")),
+            self.due.next().map(|at| (at, "answer of the server")),
+        ]
+        .into_iter()
+        .fold(None, earlier)
+    }
+
+    /// Asks the server something. Says whether that was possible.
+    pub(super) fn ask<R: Request>(
+        &mut self,
+        now: Instant,
+        asked: Asked,
+        request: &R,
+        out: &mut VecDeque<Action>,
+    ) -> bool {
+        let Some(id) = self.last_request.checked_add(1).filter(|_| self.asked.len() < MAX_ASKED) else {
+            return false;
+        };
+        self.last_request = id;
+        self.asked.insert(id, (now, asked));
+        self.due.insert(now + ANSWER_TIMEOUT, id);
+        self.send(id, request, out);
+        true
+    }
+
+    /// Sends a message, sealed.
+    pub(super) fn send<M: Message>(&mut self, request: u32, message: &M, out: &mut VecDeque<Action>) {
+        let message = self.channel.sealer.seal(&encode(request, message));
+        debug_assert!(message.len() <= MAX_SEALED, "a message of {} bytes", message.len());
+        out.push_back(Action::SendSignal { conn: self.conn, message });
+    }
+
+    /// An answer came: when the request went out, and what it was.
+    pub(super) fn answered(&mut self, request: u32) -> Option<(Instant, Asked)> {
+        let (sent, asked) = self.asked.remove(&request)?;
+        self.due.remove(sent + ANSWER_TIMEOUT, request);
+        Some((sent, asked))
+    }
+
+    /// The next request whose time is over.
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<Asked> {
+        while let Some(request) = self.due.pop(now) {
+            if let Some((_, asked)) = self.asked.remove(&request) {
+                return Some(asked);
+            }
+        }
+        None
+    }
+}
+
+/// How long the server may take to answer: two retransmissions of TCP on a bad line.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon a connection must show that it has outlived a change of network.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// As many missed heartbeats end the connection, as at the server.
+const MISSED_HEARTBEATS: u32 = 3;
+/// The bounds of the period that a server may ask for.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
+const LONGEST_PERIOD: Duration = Duration::from_secs(300);
+/// The most requests that wait for an answer: one a peer and kind, and the heartbeat.
+const MAX_ASKED: usize = 2304;

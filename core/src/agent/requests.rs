@@ -1,0 +1,135 @@
+//! What the server asks of the node. Every request is answered, with its reply or with a refusal, under the
+//! same request id; a pushed forward once its listener's result is there.
+
+use std::time::Instant;
+
+use super::forwards::{Pushed, Waiter, own};
+use super::io::Action;
+use super::{Agent, Phase};
+use crate::ids::{ConnId, PeerName, PublicKey};
+use crate::path::RungSet;
+use crate::session::Attempt;
+use crate::wire::message::{
+    Code, PeerOnline, PeerOnlineReply, PunchStart, PunchStartReply, PushForward, PushForwardReply, Refused,
+    Request, kind,
+};
+use crate::wire::{Envelope, Malformed};
+
+impl Agent {
+    /// The server asks something. Every request is answered.
+    pub(super) fn asked(&mut self, now: Instant, conn: ConnId, message: &[u8]) {
+        let Ok(envelope) = Envelope::parse(message) else { return };
+        if self.phase != Phase::Running {
+            let refused = Refused::new(Code::Busy, "this node is leaving");
+            return self.refuse(conn, envelope.request, &refused);
+        }
+        match envelope.kind {
+            kind::PUNCH_START => self.serve(now, conn, &envelope, Self::punch_start),
+            kind::PEER_ONLINE => self.serve(now, conn, &envelope, Self::peer_online),
+            kind::PUSH_FORWARD => self.push_forward(conn, &envelope),
+            unknown => {
+                let text = format!("requests of kind {unknown:#06x} are not known here");
+                self.refuse(conn, envelope.request, &Refused::new(Code::Unsupported, text));
+            }
+        }
+    }
+
+    fn serve<R: Request>(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        envelope: &Envelope<'_>,
+        handler: impl FnOnce(&mut Self, Instant, R) -> Result<R::Reply, Refused>,
+    ) {
+        match self.read(envelope).and_then(|request| handler(self, now, request)) {
+            Ok(reply) => self.signal.answer(conn, envelope.request, &reply, &mut self.actions),
+            Err(refused) => self.refuse(conn, envelope.request, &refused),
+        }
+    }
+
+    fn read<R: Request>(&mut self, envelope: &Envelope<'_>) -> Result<R, Refused> {
+        envelope.decode().map_err(|error| {
+            self.counters.malformed += 1;
+            let code = if matches!(error, Malformed::Version(_)) { Code::Version } else { Code::BadRequest };
+            Refused::new(code, error.to_string())
+        })
+    }
+
+    pub(super) fn refuse(&mut self, conn: ConnId, request: u32, refused: &Refused) {
+        tracing::debug!(request, code = ?refused.code, %refused, "request of the server refused");
+        self.counters.refused += 1;
+        self.signal.answer(conn, request, refused, &mut self.actions);
+    }
+
+    fn punch_start(&mut self, now: Instant, start: PunchStart) -> Result<PunchStartReply, Refused> {
+        let name = own(&self.config.user, start.peer);
+        let oneself = name.user.is_none() && name.node == self.config.node;
+        if oneself || start.key == self.config.identity.public() {
+            return Err(Refused::new(Code::Oneself, "a node does not connect to itself"));
+        }
+        let rungs = start.rungs.and(self.config.rungs);
+        if rungs == RungSet::NONE {
+            return Err(Refused::new(Code::NotAllowed, "no rung is left that this node may use (-rungs)"));
+        }
+        let mismatch = self.mismatch(&name, start.key);
+        let Some((peer, rng)) = self.peers.enter(&name) else {
+            return Err(Refused::new(Code::Busy, "this node has as many peers as it can"));
+        };
+        if let Some(text) = mismatch {
+            if peer.error() != Some(&text) {
+                tracing::warn!(peer = %name, "{text}");
+            }
+            peer.failed(now, text.clone(), rng);
+            self.actions.push_back(Action::Unreachable { peer: name, reason: text.clone() });
+            return Err(Refused::new(Code::NotAllowed, text));
+        }
+        if peer.start(now, start.attempt, start.key) {
+            self.counters.attempts += 1;
+            tracing::debug!(peer = %name, attempt = ?start.attempt, asked = start.asked, "attempt begins");
+            let attempt = Attempt {
+                id: start.attempt,
+                punch_key: start.punch_key.into_array(),
+                candidates: start.candidates,
+                rungs,
+            };
+            self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt });
+        }
+        Ok(PunchStartReply {})
+    }
+
+    /// What to tell if a peer comes with another key than the one it is held to.
+    fn mismatch(&self, peer: &PeerName, got: PublicKey) -> Option<String> {
+        let given = self.config.peer_pins.get(peer).copied();
+        let pinned = given.or_else(|| self.pins.peer(peer)).filter(|pinned| *pinned != got)?;
+        Some(format!(
+            "the key of {peer} is {got}, but {pinned} is pinned: accept it with -peer-key {peer}={got} if {peer} \
+             was set up anew, else do not"
+        ))
+    }
+
+    fn peer_online(&mut self, now: Instant, news: PeerOnline) -> Result<PeerOnlineReply, Refused> {
+        for name in news.peers {
+            if let Some((peer, _)) = self.peers.known(&own(&self.config.user, name)) {
+                peer.news(now);
+            }
+        }
+        Ok(PeerOnlineReply {})
+    }
+
+    fn push_forward(&mut self, conn: ConnId, envelope: &Envelope<'_>) {
+        let waiter = Waiter { conn, request: envelope.request };
+        let pushed = self.read::<PushForward>(envelope).and_then(|push| {
+            let pushed = self.forwards.push(waiter, &push, &mut self.actions)?;
+            tracing::info!(forward = push.name, rule = push.rule, "forward pushed by the server");
+            Ok(pushed)
+        });
+        match pushed {
+            Ok(Pushed::Later) => {}
+            Ok(Pushed::Done(listen)) => {
+                let reply = PushForwardReply { listen };
+                self.signal.answer(conn, envelope.request, &reply, &mut self.actions);
+            }
+            Err(refused) => self.refuse(conn, envelope.request, &refused),
+        }
+    }
+}

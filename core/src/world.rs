@@ -1,0 +1,586 @@
+//! A world for the tests of the two control planes: one server and some agents, joined in memory, on virtual
+//! time. It plays the driver: opens and loses connections, carries messages with a delay, keeps the saved
+//! files, and has the sessions of two nodes find a link when both were given the same attempt.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::agent::io::{Action as AgentAction, Exit, Input as AgentInput, SessionNews};
+use crate::agent::{Agent, AgentConfig, PushPolicy};
+use crate::auth::login::ClientLogin;
+use crate::auth::{Identity, SecureChannel, Token};
+use crate::ids::{AttemptId, ConnId, PeerName, PublicKey, UserName};
+use crate::path::{Outcome, Rung, RungSet, Verdict};
+use crate::rng::Rng;
+use crate::server::io::{Action as ServerAction, AdminError, AdminReply, AdminRequest, Input as ServerInput};
+use crate::server::{Server, ServerConfig};
+use crate::session::Attempt;
+use crate::wire::encode;
+use crate::wire::message::{Message, kind};
+
+/// One way through the network.
+pub(crate) const DELAY: Duration = Duration::from_millis(20);
+
+pub(crate) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+pub(crate) fn token(number: &str) -> Token {
+    number.parse().unwrap()
+}
+
+pub(crate) struct World {
+    pub(crate) start: Instant,
+    pub(crate) now: Instant,
+    pub(crate) server: Option<Server>,
+    /// The server's identity and users, for when it starts again.
+    pub(crate) identity: Identity,
+    pub(crate) users: BTreeMap<UserName, Token>,
+    /// The server's saved file.
+    pub(crate) state: Option<Vec<u8>>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) admin: BTreeMap<u64, Result<AdminReply, AdminError>>,
+    trusted: BTreeSet<ConnId>,
+    /// Whether sessions that were given the same attempt find a link.
+    pub(crate) links: bool,
+    /// Whether messages get through at all; connections stay.
+    pub(crate) carrying: bool,
+    queue: BTreeMap<(Instant, u64), Event>,
+    wires: BTreeMap<ConnId, Wire>,
+    /// Messages to raw connections, and their ends.
+    raw: BTreeMap<ConnId, Raw>,
+    seq: u64,
+    /// Drawn from by the tests' own clients.
+    pub(crate) rng: Rng,
+}
+
+#[derive(Default)]
+pub(crate) struct Raw {
+    pub(crate) received: Vec<Vec<u8>>,
+    pub(crate) closed: Option<(u16, &'static str)>,
+}
+
+/// One agent and what its driver knows.
+pub(crate) struct Node {
+    pub(crate) name: &'static str,
+    pub(crate) agent: Agent,
+    pub(crate) address: IpAddr,
+    pub(crate) pins: Option<Vec<u8>>,
+    pub(crate) exit: Option<Exit>,
+    /// When connections were asked for.
+    pub(crate) opens: Vec<Instant>,
+    pub(crate) attempts: Vec<(Instant, PeerName, PublicKey, Attempt)>,
+    pub(crate) unreachable: Vec<(PeerName, String)>,
+    pub(crate) listening: BTreeSet<String>,
+    /// Local ports that others use.
+    pub(crate) taken: BTreeSet<u16>,
+    linked: BTreeSet<AttemptId>,
+}
+
+/// A connection, as both sides know it: an agent's, or the test's own.
+struct Wire {
+    owner: Option<(usize, ConnId)>,
+}
+
+enum Event {
+    Open(ConnId),
+    Opened(usize, ConnId, SocketAddr),
+    ToServer(ConnId, Vec<u8>),
+    ServerClosed(ConnId),
+    ToAgent(usize, ConnId, Vec<u8>),
+    AgentClosed(usize, ConnId, String),
+    Listener(usize, String, Result<SocketAddr, String>),
+    Linked(usize, PeerName),
+}
+
+/// An agent's configuration, in a few words.
+pub(crate) struct Setup {
+    pub(crate) name: &'static str,
+    pub(crate) key: u8,
+    pub(crate) token: &'static str,
+    pub(crate) user: &'static str,
+    pub(crate) forwards: Vec<&'static str>,
+    pub(crate) push: PushPolicy,
+    pub(crate) server_pin: Option<PublicKey>,
+    pub(crate) peer_pins: Vec<(&'static str, PublicKey)>,
+    pub(crate) pins: Option<Vec<u8>>,
+    pub(crate) address: &'static str,
+}
+
+impl Setup {
+    pub(crate) fn new(name: &'static str, key: u8) -> Self {
+        Self {
+            name,
+            key,
+            token: "12345678",
+            user: "default",
+            forwards: Vec::new(),
+            push: PushPolicy::default(),
+            server_pin: None,
+            peer_pins: Vec::new(),
+            pins: None,
+            address: "198.51.100.7",
+        }
+    }
+
+    pub(crate) fn forward(mut self, rule: &'static str) -> Self {
+        self.forwards.push(rule);
+        self
+    }
+
+    pub(crate) fn config(&self) -> AgentConfig {
+        AgentConfig {
+            node: self.name.parse().unwrap(),
+            user: self.user.parse().unwrap(),
+            token: token(self.token),
+            identity: identity(self.key),
+            server_pin: self.server_pin,
+            peer_pins: self.peer_pins.iter().map(|(peer, key)| (peer.parse().unwrap(), *key)).collect(),
+            forwards: self.forwards.iter().map(|rule| rule.parse().unwrap()).collect(),
+            push: self.push,
+            rungs: RungSet::ALL,
+            software: "0.1.0".to_owned(),
+            platform: "linux x86_64".to_owned(),
+            runtime: "test".to_owned(),
+            server_address: "server:27183".to_owned(),
+            tls: true,
+            relay: crate::status::RelayStatus {
+                enabled: false,
+                super_relay: false,
+                port: 0,
+                reachable: false,
+                reason: None,
+                sessions: 0,
+                bytes: 0,
+                limit_mbps: 0,
+            },
+        }
+    }
+}
+
+pub(crate) fn identity(key: u8) -> Identity {
+    Identity::from_seed([key; 32])
+}
+
+pub(crate) fn key(of: u8) -> PublicKey {
+    identity(of).public()
+}
+
+impl World {
+    /// A server whose user `default` has the token 12345678.
+    #[allow(clippy::disallowed_methods)] // The only way to a first Instant.
+    pub(crate) fn new(seed: u8) -> Self {
+        let start = Instant::now() + secs(100_000);
+        let mut world = Self {
+            start,
+            now: start,
+            server: None,
+            identity: identity(200),
+            users: BTreeMap::from([(UserName::default(), token("12345678"))]),
+            state: None,
+            nodes: Vec::new(),
+            admin: BTreeMap::new(),
+            trusted: BTreeSet::new(),
+            links: true,
+            carrying: true,
+            queue: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            raw: BTreeMap::new(),
+            seq: 0,
+            rng: Rng::new([seed; 32]),
+        };
+        world.start_server();
+        world
+    }
+
+    pub(crate) fn start_server(&mut self) {
+        let config = ServerConfig::new(self.users.clone(), self.identity.clone(), "0.1.0");
+        let (seed, unix) = (self.rng.bytes(), self.unix());
+        let server = Server::new(config, self.state.as_deref(), seed, self.now, unix).unwrap();
+        self.server = Some(server);
+    }
+
+    /// Kills the server: its connections end.
+    pub(crate) fn kill_server(&mut self) {
+        self.server = None;
+        for conn in self.wires.keys().copied().collect::<Vec<_>>() {
+            self.cut_from_server(conn, "reset by peer");
+        }
+    }
+
+    pub(crate) fn server(&mut self) -> &mut Server {
+        self.server.as_mut().unwrap()
+    }
+
+    /// Starts an agent and tells it of its port and interfaces.
+    pub(crate) fn add(&mut self, setup: Setup) -> usize {
+        let (seed, unix) = (self.rng.bytes(), self.unix());
+        let agent = Agent::new(setup.config(), setup.pins.as_deref(), seed, self.now, unix).unwrap();
+        self.nodes.push(Node {
+            name: setup.name,
+            agent,
+            address: setup.address.parse().unwrap(),
+            pins: setup.pins,
+            exit: None,
+            opens: Vec::new(),
+            attempts: Vec::new(),
+            unreachable: Vec::new(),
+            listening: BTreeSet::new(),
+            taken: BTreeSet::new(),
+            linked: BTreeSet::new(),
+        });
+        let index = self.nodes.len() - 1;
+        let address = self.nodes[index].address;
+        self.tell(index, AgentInput::Listening(4000));
+        self.tell(index, AgentInput::Interfaces(&[address]));
+        index
+    }
+
+    /// Two nodes, `a` with a forward to `b`, with the keys 1 and 2, both logged in.
+    pub(crate) fn pair() -> (Self, usize, usize) {
+        let mut world = Self::new(1);
+        let b = world.add(Setup::new("b", 2));
+        world.run(secs(1));
+        let a = world.add(Setup::new("a", 1).forward("2222:b:22"));
+        (world, a, b)
+    }
+
+    /// Hands an input to an agent and does what it wants done.
+    pub(crate) fn tell(&mut self, node: usize, input: AgentInput<'_>) {
+        self.nodes[node].agent.handle(self.now, input);
+        self.settle();
+    }
+
+    pub(crate) fn news(&mut self, node: usize, peer: &str, event: SessionNews) {
+        let peer = peer.parse().unwrap();
+        self.tell(node, AgentInput::Session { peer: &peer, event });
+    }
+
+    pub(crate) fn tell_server(&mut self, input: ServerInput<'_>) {
+        let now = self.now;
+        if let Some(server) = &mut self.server {
+            server.handle(now, input);
+        }
+        self.settle();
+    }
+
+    /// A REST call, and its answer.
+    pub(crate) fn ask_admin(&mut self, request: AdminRequest) -> Result<AdminReply, AdminError> {
+        let id = self.next_seq();
+        self.tell_server(ServerInput::Admin { id, request });
+        self.run(secs(11));
+        self.admin.remove(&id).expect("every call is answered")
+    }
+
+    /// Ends the signalling connection of a node as a network would.
+    pub(crate) fn cut(&mut self, node: usize) {
+        let mine: Vec<ConnId> = self
+            .wires
+            .iter()
+            .filter(|(_, wire)| wire.owner.is_some_and(|(owner, _)| owner == node))
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in mine {
+            self.at(self.now, Event::ServerClosed(conn));
+            self.cut_from_server(conn, "network unreachable");
+        }
+    }
+
+    /// A connection of the test's own.
+    pub(crate) fn connect_raw(&mut self, from: &str) -> ConnId {
+        let conn = ConnId(1_000_000 + self.next_seq());
+        self.wires.insert(conn, Wire { owner: None });
+        self.raw.insert(conn, Raw::default());
+        let remote = SocketAddr::new(from.parse().unwrap(), 5000);
+        self.tell_server(ServerInput::Opened { conn, remote });
+        conn
+    }
+
+    /// Sends a message as it is, and gives what has come back.
+    pub(crate) fn send_raw(&mut self, conn: ConnId, message: &[u8]) -> &mut Raw {
+        self.tell_server(ServerInput::Received { conn, message });
+        self.raw.get_mut(&conn).unwrap()
+    }
+
+    pub(crate) fn raw(&mut self, conn: ConnId) -> &mut Raw {
+        self.raw.get_mut(&conn).unwrap()
+    }
+
+    /// Logs a connection of the test's own in; `Err` with the last message if the server does not want it.
+    pub(crate) fn log_in_raw(
+        &mut self,
+        from: &str,
+        (node, key, given): (&str, u8, &str),
+    ) -> Result<(ConnId, SecureChannel), String> {
+        let conn = self.connect_raw(from);
+        let identity = identity(key);
+        let (user, node) = (UserName::default(), node.parse().unwrap());
+        let (login, hello) = ClientLogin::start(user, node, &identity, &token(given), None, &mut self.rng);
+        let answer = self.send_raw(conn, &hello).received.pop().ok_or("turned away")?;
+        let (proof, message) = login.challenge(&answer, &identity).map_err(|error| error.to_string())?;
+        let raw = self.send_raw(conn, &message);
+        let answer = raw.received.pop().ok_or("no answer")?;
+        let (channel, _, _) = proof.done(&answer).map_err(|error| error.to_string())?;
+        Ok((conn, channel))
+    }
+
+    /// Sends a sealed message and opens what has come since.
+    pub(crate) fn ask_raw(
+        &mut self,
+        (conn, channel): &mut (ConnId, SecureChannel),
+        message: &[u8],
+    ) -> Vec<Vec<u8>> {
+        let sealed = channel.sealer.seal(message);
+        let received = std::mem::take(&mut self.send_raw(*conn, &sealed).received);
+        received.iter().map(|message| channel.opener.open(message).unwrap()).collect()
+    }
+
+    /// Sends a request and gives its answer, whose request id must be the same.
+    pub(crate) fn request_raw<R: Message>(
+        &mut self,
+        raw: &mut (ConnId, SecureChannel),
+        request: &R,
+    ) -> Vec<u8> {
+        let answers = self.ask_raw(raw, &encode(77, request));
+        let ours = |plain: &&Vec<u8>| {
+            let envelope = crate::wire::Envelope::parse(plain).unwrap();
+            envelope.request == 77 && envelope.kind & kind::REPLY != 0
+        };
+        answers.iter().find(ours).expect("every request is answered").clone()
+    }
+
+    /// Lets time pass.
+    pub(crate) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut idle = 0;
+        self.settle();
+        loop {
+            let due = self.deadline();
+            let next = self.queue.first_key_value().map(|((at, _), _)| *at);
+            let at = due.into_iter().chain(next).min().map_or(end, |at| at.max(self.now));
+            if at > end {
+                self.now = end;
+                return;
+            }
+            idle = if at == self.now { idle + 1 } else { 0 };
+            assert!(
+                idle < 100_000,
+                "the clock stands still: {:?}",
+                self.server.as_ref().map(Server::deadline)
+            );
+            if at == end && due.is_none_or(|due| due > end) && next.is_none_or(|next| next > end) {
+                self.now = end;
+                return;
+            }
+            self.now = at;
+            while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= at) {
+                let event = entry.remove();
+                self.happen(event);
+            }
+            self.tick();
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let agents = self.nodes.iter().filter_map(|node| node.agent.deadline());
+        let server = self.server.as_ref().and_then(Server::deadline);
+        agents.chain(server).map(|(at, _)| at).min()
+    }
+
+    fn tick(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].agent.deadline().is_some_and(|(at, _)| at <= self.now) {
+                self.tell(node, AgentInput::Tick);
+                let deadline = self.nodes[node].agent.deadline();
+                assert!(deadline.is_none_or(|(at, _)| at > self.now), "still due after a tick: {deadline:?}");
+            }
+        }
+        if self.server.as_ref().and_then(Server::deadline).is_some_and(|(at, _)| at <= self.now) {
+            self.tell_server(ServerInput::Tick);
+            let deadline = self.server().deadline();
+            assert!(deadline.is_none_or(|(at, _)| at > self.now), "still due after a tick: {deadline:?}");
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Open(conn) => {
+                let Some((node, theirs)) = self.wires.get(&conn).and_then(|wire| wire.owner) else { return };
+                if self.server.is_none() || !self.carrying {
+                    self.wires.remove(&conn);
+                    let reason = "connection refused".to_owned();
+                    return self.at(self.now + DELAY, Event::AgentClosed(node, theirs, reason));
+                }
+                let remote = SocketAddr::new(self.nodes[node].address, 6000);
+                self.tell_server(ServerInput::Opened { conn, remote });
+                let server = if remote.ip().is_loopback() { remote.ip() } else { [203, 0, 113, 1].into() };
+                self.at(self.now + DELAY, Event::Opened(node, theirs, SocketAddr::new(server, 27183)));
+            }
+            Event::Opened(node, conn, remote) => {
+                self.tell(node, AgentInput::SignalOpened { conn, remote, tls: true });
+            }
+            Event::ToServer(conn, message) => {
+                if self.wires.contains_key(&conn) {
+                    self.tell_server(ServerInput::Received { conn, message: &message });
+                }
+            }
+            Event::ServerClosed(conn) => {
+                self.wires.remove(&conn);
+                self.tell_server(ServerInput::Closed { conn });
+            }
+            Event::ToAgent(node, conn, message) => {
+                self.tell(node, AgentInput::SignalReceived { conn, message: &message });
+            }
+            Event::AgentClosed(node, conn, reason) => {
+                self.tell(node, AgentInput::SignalClosed { conn, reason: &reason });
+            }
+            Event::Listener(node, name, result) => {
+                self.tell(node, AgentInput::Forward { name: &name, result });
+            }
+            Event::Linked(node, peer) => {
+                let (rung, remote) = (Rung::TcpDirect, ([192, 0, 2, 1], 4000).into());
+                self.tell(node, AgentInput::Session { peer: &peer, event: SessionNews::Up { rung, remote } });
+                let done = SessionNews::AttemptDone { outcomes: vec![outcome(Verdict::Connected)] };
+                self.tell(node, AgentInput::Session { peer: &peer, event: done });
+            }
+        }
+    }
+
+    /// Does what the machines want done, until they want nothing more.
+    fn settle(&mut self) {
+        for node in 0..self.nodes.len() {
+            while let Some(action) = self.nodes[node].agent.poll_action() {
+                assert!(self.nodes[node].exit.is_none(), "{action:?} after the end");
+                self.act(node, action);
+            }
+        }
+        while let Some(action) = self.server.as_mut().and_then(Server::poll_action) {
+            self.act_server(action);
+        }
+        self.link();
+    }
+
+    fn act(&mut self, node: usize, action: AgentAction) {
+        let wire = |world: &Self, theirs: ConnId| {
+            let owner = Some((node, theirs));
+            world.wires.iter().find(|(_, wire)| wire.owner == owner).map(|(conn, _)| *conn)
+        };
+        match action {
+            AgentAction::OpenSignal { conn } => {
+                self.nodes[node].opens.push(self.now);
+                let ours = ConnId(self.next_seq());
+                self.wires.insert(ours, Wire { owner: Some((node, conn)) });
+                self.at(self.now + DELAY, Event::Open(ours));
+            }
+            AgentAction::SendSignal { conn, message } => {
+                if let Some(ours) = wire(self, conn).filter(|_| self.carrying) {
+                    self.at(self.now + DELAY, Event::ToServer(ours, message));
+                }
+            }
+            AgentAction::CloseSignal { conn, .. } => {
+                if let Some(ours) = wire(self, conn) {
+                    // What was sent before is still delivered; nothing comes back.
+                    if let Some(wire) = self.wires.get_mut(&ours) {
+                        wire.owner = None;
+                    }
+                    self.at(self.now + DELAY, Event::ServerClosed(ours));
+                }
+            }
+            AgentAction::Listen { rule } => {
+                let port = rule.listen.port();
+                let result = if self.nodes[node].taken.contains(&port) {
+                    Err("address in use".to_owned())
+                } else {
+                    self.nodes[node].listening.insert(rule.name.clone());
+                    Ok(SocketAddr::new(rule.listen.ip(), if port == 0 { 50_000 } else { port }))
+                };
+                self.at(self.now, Event::Listener(node, rule.name, result));
+            }
+            AgentAction::Unlisten { name } => {
+                assert!(self.nodes[node].listening.remove(&name), "{name} does not listen");
+            }
+            AgentAction::Attempt { peer, key, attempt } => {
+                self.nodes[node].attempts.push((self.now, peer, key, attempt));
+            }
+            AgentAction::Unreachable { peer, reason } => self.nodes[node].unreachable.push((peer, reason)),
+            AgentAction::Save { content, .. } => self.nodes[node].pins = Some(content),
+            AgentAction::Exit(exit) => self.nodes[node].exit = Some(exit),
+        }
+    }
+
+    fn act_server(&mut self, action: ServerAction) {
+        match action {
+            ServerAction::Send { conn, message } => {
+                if let Some(raw) = self.raw.get_mut(&conn) {
+                    raw.received.push(message);
+                } else if let Some((node, theirs)) = self.owner(conn).filter(|_| self.carrying) {
+                    self.at(self.now + DELAY, Event::ToAgent(node, theirs, message));
+                }
+            }
+            ServerAction::Close { conn, code, reason } => {
+                assert!(reason.len() <= 123);
+                if let Some(raw) = self.raw.get_mut(&conn) {
+                    raw.closed = Some((code, reason));
+                }
+                self.cut_from_server(conn, reason);
+            }
+            ServerAction::Trust { conn } => assert!(self.trusted.insert(conn), "trusted twice"),
+            ServerAction::Save { content, .. } => self.state = Some(content),
+            ServerAction::AdminReply { id, reply } => {
+                assert!(self.admin.insert(id, reply).is_none(), "answered twice");
+            }
+        }
+    }
+
+    /// Sessions find a link when both were given the same attempt.
+    fn link(&mut self) {
+        if !self.links {
+            return;
+        }
+        for one in 0..self.nodes.len() {
+            for (_, peer, peer_key, attempt) in self.nodes[one].attempts.clone() {
+                // The latest of that name: nodes are started again in place of others.
+                let other = self.nodes.iter().rposition(|node| node.name == peer.to_string());
+                let Some(other) = other.filter(|_| !self.nodes[one].linked.contains(&attempt.id)) else {
+                    continue;
+                };
+                let theirs = self.nodes[other].attempts.iter().find(|(_, _, _, at)| at.id == attempt.id);
+                let Some((_, _, own_key, at)) = theirs else { continue };
+                assert_eq!(at.punch_key, attempt.punch_key);
+                assert_ne!(*own_key, peer_key);
+                self.nodes[one].linked.insert(attempt.id);
+                self.at(self.now + DELAY, Event::Linked(one, peer));
+            }
+        }
+    }
+
+    fn cut_from_server(&mut self, conn: ConnId, reason: &str) {
+        if let Some((node, theirs)) = self.owner(conn) {
+            self.at(self.now + DELAY, Event::AgentClosed(node, theirs, reason.to_owned()));
+        }
+        self.wires.remove(&conn);
+    }
+
+    fn owner(&self, conn: ConnId) -> Option<(usize, ConnId)> {
+        self.wires.get(&conn)?.owner
+    }
+
+    fn at(&mut self, at: Instant, event: Event) {
+        let seq = self.next_seq();
+        self.queue.insert((at, seq), event);
+    }
+
+    fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    fn unix(&self) -> Duration {
+        secs(1_700_000_000) + (self.now - self.start)
+    }
+}
+
+pub(crate) fn outcome(verdict: Verdict) -> Outcome {
+    Outcome { rung: Rung::TcpDirect, outcome: verdict, reason: "timeout".to_owned(), ms: 7 }
+}

@@ -1,0 +1,123 @@
+//! What the real programs would hand to the driver, with what a simulation needs: fixed tokens, identities
+//! drawn from the world's seed, files of the simulated host, and a certificate whose signatures have one
+//! size (an ECDSA signature's differs from run to run and would spoil the log's hash).
+
+use std::collections::BTreeMap;
+
+use inp2p_core::agent::{AgentConfig, PushPolicy};
+use inp2p_core::auth::{BadToken, Identity, Token};
+use inp2p_core::ids::UserName;
+use inp2p_core::path::RungSet;
+use inp2p_core::status::RelayStatus;
+use inp2p_core::tunnel::{Allow, ForwardRule};
+use inp2p_driver::net::Net;
+use inp2p_driver::setup::{AgentSetup, RelaySetup, ServerSetup, ciphers};
+
+use crate::net::SimNet;
+
+/// A server with its default ports and one user, whose token is [`TOKEN`].
+///
+/// # Panics
+///
+/// When the cryptographic library makes no certificate.
+pub fn server(net: &SimNet) -> ServerSetup {
+    let tls = certificate().unwrap_or_else(|error| panic!("no certificate: {error}"));
+    ServerSetup {
+        users: BTreeMap::from([(UserName::default(), token())]),
+        bind: None,
+        ws_port: SERVER_PORT,
+        stun_udp: [27_182, 27_183],
+        stun_tcp: [27_180, 27_181],
+        trusted_proxies: Vec::new(),
+        tls: Some(tls),
+        software: "sim",
+        crypto: ciphers(),
+        store: net.store(),
+    }
+}
+
+/// A node of that user, which finds the server by the name or address `server`.
+///
+/// # Panics
+///
+/// When `name` is no node name or a forward is no rule.
+pub fn node(net: &SimNet, name: &str, server: &str, forwards: &[&str]) -> AgentSetup {
+    let rule = |text: &&str| text.parse::<ForwardRule>().unwrap_or_else(|error| panic!("{error}"));
+    let relay = RelaySetup { enabled: false, super_relay: false, port: 0, bandwidth_mbps: 0 };
+    let agent = AgentConfig {
+        node: name.parse().unwrap_or_else(|error| panic!("{error}")),
+        user: UserName::default(),
+        token: token(),
+        identity: identity(net),
+        server_pin: None,
+        peer_pins: BTreeMap::new(),
+        forwards: forwards.iter().map(rule).collect(),
+        push: PushPolicy::Loopback,
+        rungs: RungSet::ALL,
+        software: "sim".to_owned(),
+        platform: "sim".to_owned(),
+        runtime: "sim".to_owned(),
+        server_address: format!("{server}:{SERVER_PORT}"),
+        tls: true,
+        relay: RelayStatus {
+            enabled: false,
+            super_relay: false,
+            port: 0,
+            reachable: false,
+            reason: None,
+            sessions: 0,
+            bytes: 0,
+            limit_mbps: 0,
+        },
+    };
+    AgentSetup {
+        agent,
+        allow: Allow::default(),
+        host: server.to_owned(),
+        port: SERVER_PORT,
+        insecure: false,
+        server_ca: None,
+        p2p_port: 0,
+        control: None,
+        relay,
+        runtime: "sim",
+        crypto: ciphers(),
+        store: net.store(),
+    }
+}
+
+/// The identity of a host, made at its first start and kept in its files.
+fn identity(net: &SimNet) -> Identity {
+    use inp2p_driver::net::Store;
+    let store = net.store();
+    let kept = store.load(IDENTITY_FILE).ok().flatten();
+    let kept = kept.and_then(|content| Identity::from_file(&String::from_utf8_lossy(&content)).ok());
+    kept.unwrap_or_else(|| {
+        let identity = Identity::from_seed(net.seed());
+        let saved = store.save(IDENTITY_FILE, identity.to_file().as_bytes());
+        debug_assert!(saved.is_ok(), "memory takes it");
+        identity
+    })
+}
+
+fn token() -> Token {
+    TOKEN.parse().unwrap_or_else(|error: BadToken| panic!("{error}"))
+}
+
+/// A self-signed certificate and its key, in PEM.
+fn certificate() -> Result<(Vec<u8>, Vec<u8>), rcgen::Error> {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+    let mut parameters = rcgen::CertificateParams::new(vec!["server".to_owned()])?;
+    // Made from the key otherwise, with a length that depends on it.
+    parameters.serial_number = Some(rcgen::SerialNumber::from(1));
+    let certificate = parameters.self_signed(&key)?;
+    Ok((certificate.pem().into_bytes(), key.serialize_pem().into_bytes()))
+}
+
+/// The token of the user.
+pub const TOKEN: &str = "12345678";
+
+/// The server's port.
+pub const SERVER_PORT: u16 = 27_183;
+
+const IDENTITY_FILE: &str = "identity";
