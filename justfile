@@ -81,6 +81,8 @@ programs-install:
         fi
     fi
 
-# Benchmarks.
+# What can be measured today: the multiplexer alone, the simulator, one forward on this machine.
 bench:
-    @echo "There are no benchmarks of their own yet. 'just demo' prints throughput and latency of one forward."
+    cargo bench --locked -p inp2p-core --bench mux
+    cargo run --release --locked -p inp2p-sim --example speed
+    cargo run --release --locked --bin inp2pc -- demo
