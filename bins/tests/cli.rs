@@ -90,7 +90,10 @@ fn wrong_usage_is_one_line_and_code_2() {
         (inp2ps(&lab, &["-token", "1", "-token", "2"]), "-token: user default has a token already"),
         (inp2ps(&lab, &["-token", "a b=1"]), "-token: what is before the = is not a user's name"),
         (inp2ps(&lab, &["-token", "1", "-bind", "here"]), "-bind here: not an IP address"),
-        (inp2ps(&lab, &["-token", "1", "-trusted-proxy", "10.0.0.0/33"]), "-trusted-proxy 10.0.0.0/33: "),
+        (
+            inp2ps(&lab, &["-token", "1", "-trusted-proxy", "10.0.0.0/33"]),
+            "-trusted-proxy: \"10.0.0.0/33\" is not a network",
+        ),
         (inp2ps(&lab, &["-token", "1", "-tls-cert", "c.pem"]), "-tls-cert needs -tls-key"),
         (
             inp2ps(&lab, &["-token", "1", "-runtime", "smol"]),

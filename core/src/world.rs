@@ -41,6 +41,7 @@ pub(crate) struct World {
     pub(crate) state: Option<Vec<u8>>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) admin: BTreeMap<u64, Result<AdminReply, AdminError>>,
+    trusted: BTreeSet<ConnId>,
     /// Whether sessions that were given the same attempt find a link.
     pub(crate) links: bool,
     /// Whether messages get through at all; connections stay.
@@ -180,6 +181,7 @@ impl World {
             state: None,
             nodes: Vec::new(),
             admin: BTreeMap::new(),
+            trusted: BTreeSet::new(),
             links: true,
             carrying: true,
             queue: BTreeMap::new(),
@@ -523,6 +525,7 @@ impl World {
                 }
                 self.cut_from_server(conn, reason);
             }
+            ServerAction::Trust { conn } => assert!(self.trusted.insert(conn), "trusted twice"),
             ServerAction::Save { content, .. } => self.state = Some(content),
             ServerAction::AdminReply { id, reply } => {
                 assert!(self.admin.insert(id, reply).is_none(), "answered twice");

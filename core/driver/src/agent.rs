@@ -67,7 +67,10 @@ impl AgentHandle {
 /// # Errors
 /// [`StartError::Config`] if a file or the configuration is no good, [`StartError::Failed`] if a port or the
 /// control socket cannot be had; nothing runs then.
-#[expect(clippy::unused_async, reason = "starting may come to need waiting, and callers have an executor anyway")]
+#[expect(
+    clippy::unused_async,
+    reason = "starting may come to need waiting, and callers have an executor anyway"
+)]
 pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, StartError> {
     let config = |error: &dyn fmt::Display| StartError::Config(error.to_string());
     let store = setup.store;
@@ -78,7 +81,8 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
     let tls = match setup.insecure {
         true => None,
         false => Some(
-            tls::client_config(&net, setup.crypto, setup.server_ca.as_deref()).map_err(|error| config(&error))?,
+            tls::client_config(&net, setup.crypto, setup.server_ca.as_deref())
+                .map_err(|error| config(&error))?,
         ),
     };
     let mut rng = Rng::new(net.seed());
@@ -86,9 +90,10 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         .map_err(|error| config(&error))?;
 
     let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), setup.p2p_port);
-    let listener = net
-        .listen(&TcpConfig { local: Some(any), link: true, ..TcpConfig::default() })
-        .map_err(|error| StartError::Failed(format!("cannot listen on port {} (-p2p-port): {error}", any.port())))?;
+    let listener =
+        net.listen(&TcpConfig { local: Some(any), link: true, ..TcpConfig::default() }).map_err(|error| {
+            StartError::Failed(format!("cannot listen on port {} (-p2p-port): {error}", any.port()))
+        })?;
     let port = listener.local_addr().map_err(|error| StartError::Failed(error.to_string()))?.port();
     let (client, local_status) = StatusClient::new();
     let local = match &setup.control {
@@ -99,7 +104,10 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
                     std::io::ErrorKind::AddrInUse => "is another inp2pc running with this configuration?",
                     _ => "choose another place with -control",
                 };
-                StartError::Failed(format!("cannot open the control socket {} ({error}): {advice}", path.display()))
+                StartError::Failed(format!(
+                    "cannot open the control socket {} ({error}): {advice}",
+                    path.display()
+                ))
             })?;
             Some(web::serve_local(&net, listener, client))
         }
@@ -194,6 +202,7 @@ impl<N: Net> Control<N> {
     async fn run(mut self, port: u16) {
         let now = self.net.now();
         self.agent.handle(now, Input::Listening(port));
+        self.look(now);
         let exit = poll_fn(|cx| self.poll(cx)).await;
         if let Some(sender) = self.exit.take() {
             let _ = sender.send(exit);
@@ -254,7 +263,8 @@ impl<N: Net> Control<N> {
             self.leaving = Some(now + LEAVE);
         }
         let Some(until) = self.leaving else { return false };
-        let running = self.sessions.values_mut().any(|entry| Pin::new(&mut entry.ended).poll(cx).is_pending());
+        let running =
+            self.sessions.values_mut().any(|entry| Pin::new(&mut entry.ended).poll(cx).is_pending());
         if running && now < until {
             return false;
         }
@@ -310,7 +320,8 @@ impl<N: Net> Control<N> {
                 Ok(signal) => {
                     let remote = signal.remote;
                     *place = Some(signal);
-                    self.agent.handle(now, Input::SignalOpened { conn, remote, tls: self.server.tls.is_some() });
+                    self.agent
+                        .handle(now, Input::SignalOpened { conn, remote, tls: self.server.tls.is_some() });
                 }
                 Err(reason) => {
                     self.signal = None;
@@ -382,7 +393,8 @@ impl<N: Net> Control<N> {
                 let (guard, stop) = oneshot::channel();
                 let meter = Arc::new(ForwardMeter::default());
                 let target: Arc<str> = rule.target.as_str().into();
-                let task = forward::run(self.net.clone(), listener, target, Arc::clone(&meter), commands, stop);
+                let task =
+                    forward::run(self.net.clone(), listener, target, Arc::clone(&meter), commands, stop);
                 self.net.spawn("forward", task);
                 (Forward { meter, listening: Some(guard) }, Ok(address))
             }

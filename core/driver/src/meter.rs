@@ -40,7 +40,13 @@ impl ForwardMeter {
     /// Active, total, sent, received, error.
     pub(crate) fn read(&self) -> (u64, u64, u64, u64, Option<String>) {
         let error = self.error.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        (self.active.load(Relaxed), self.total.load(Relaxed), self.sent.load(Relaxed), self.received.load(Relaxed), error)
+        (
+            self.active.load(Relaxed),
+            self.total.load(Relaxed),
+            self.sent.load(Relaxed),
+            self.received.load(Relaxed),
+            error,
+        )
     }
 }
 
@@ -76,6 +82,11 @@ impl SessionMeter {
 
     /// Sent, received, open streams, switches.
     pub(crate) fn read(&self) -> (u64, u64, u64, u64) {
-        (self.sent.load(Relaxed), self.received.load(Relaxed), self.streams.load(Relaxed), self.switches.load(Relaxed))
+        (
+            self.sent.load(Relaxed),
+            self.received.load(Relaxed),
+            self.streams.load(Relaxed),
+            self.switches.load(Relaxed),
+        )
     }
 }

@@ -72,7 +72,10 @@ impl<N: Net> Registry<N> {
         }
     }
 
-    fn find(&self, attempt: AttemptId) -> Result<mpsc::Sender<Command<N>>, oneshot::Receiver<mpsc::Sender<Command<N>>>> {
+    fn find(
+        &self,
+        attempt: AttemptId,
+    ) -> Result<mpsc::Sender<Command<N>>, oneshot::Receiver<mpsc::Sender<Command<N>>>> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = inner.attempts.get(&attempt) {
             return Ok(session.clone());

@@ -59,14 +59,18 @@ impl ServerHandle {
 /// # Errors
 /// [`StartError::Config`] if a file of the store or a PEM file is no good, [`StartError::Failed`] if a port
 /// cannot be had; nothing runs then.
-#[expect(clippy::unused_async, reason = "starting may come to need waiting, and callers have an executor anyway")]
+#[expect(
+    clippy::unused_async,
+    reason = "starting may come to need waiting, and callers have an executor anyway"
+)]
 pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, StartError> {
     let store = setup.store;
     let identity = load_identity(&net, store.as_ref())?;
     info!(key = %identity.public(), "server identity");
     let pem = match setup.tls {
         Some((certificates, key)) => tls::Pem::given(certificates, key),
-        None => tls::Pem::self_signed(store.as_ref(), &[]).map_err(|error| StartError::Config(error.to_string()))?,
+        None => tls::Pem::self_signed(store.as_ref(), &[])
+            .map_err(|error| StartError::Config(error.to_string()))?,
     };
     let front_config = FrontConfig {
         tls: tls::server_config(&net, Arc::clone(&setup.crypto), &pem)
@@ -75,7 +79,8 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
             .map_err(|error| StartError::Config(error.to_string()))?,
         trusted_proxies: setup.trusted_proxies,
     };
-    let saved = store.load(STATE_FILE).map_err(|error| StartError::Config(format!("{STATE_FILE}: {error}")))?;
+    let saved =
+        store.load(STATE_FILE).map_err(|error| StartError::Config(format!("{STATE_FILE}: {error}")))?;
     let config = ServerConfig::new(setup.users, identity, setup.software);
     let server = Server::new(config, saved.as_deref(), net.seed(), net.now(), net.unix_now())
         .map_err(|error| StartError::Config(error.to_string()))?;
@@ -91,7 +96,8 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
         bind_udp(&net, bind(setup.stun_udp[0]), "-stun-udp1")?,
         bind_udp(&net, bind(setup.stun_udp[1]), "-stun-udp2")?,
     ];
-    let address = |result: io::Result<SocketAddr>| result.map_err(|error| StartError::Failed(error.to_string()));
+    let address =
+        |result: io::Result<SocketAddr>| result.map_err(|error| StartError::Failed(error.to_string()));
     let stun_tcp = [address(tcp[0].local_addr())?, address(tcp[1].local_addr())?];
     let stun_udp = [address(udp[0].local_addr())?, address(udp[1].local_addr())?];
 
@@ -169,10 +175,12 @@ impl<N: Net> Control<N> {
     /// Ready when the server is to end.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURNS {
+            let now = self.net.now();
             if self.stopped.poll_next_unpin(cx).is_ready() {
+                self.server.handle(now, Input::Shutdown);
+                self.act();
                 return Poll::Ready(());
             }
-            let now = self.net.now();
             let mut worked = false;
             if let Poll::Ready(Some(event)) = self.events.poll_next_unpin(cx) {
                 worked = true;
@@ -288,7 +296,9 @@ fn unavailable(transport: &str, address: SocketAddr, flag: &str, error: &io::Err
     let port = address.port();
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => format!("another program uses it; choose another with {flag}"),
-        io::ErrorKind::PermissionDenied => format!("ports below 1024 need more rights; choose another with {flag}"),
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 need more rights; choose another with {flag}")
+        }
         io::ErrorKind::AddrNotAvailable => "this machine does not have that address; see -bind".to_owned(),
         _ => format!("see {flag} and -bind"),
     };

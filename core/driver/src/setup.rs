@@ -109,7 +109,10 @@ pub enum StartError {
 
 impl fmt::Debug for AgentSetup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AgentSetup").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("AgentSetup")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 

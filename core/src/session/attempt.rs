@@ -128,7 +128,9 @@ impl Run {
             reasons.push(format!("{} more without an answer", self.pending));
         }
         if reasons.is_empty() {
-            reasons.push("the peer offers no address that can be dialled, and did not dial this node".to_owned());
+            reasons.push(
+                "the peer offers no address that can be dialled, and did not dial this node".to_owned(),
+            );
         }
         reasons.join("; ")
     }
@@ -177,7 +179,8 @@ mod tests {
 
     #[test]
     fn impossible_addresses_are_not_dialled() {
-        let attempt = attempt(&["0.0.0.0:1", "224.0.0.1:1", "[::]:1", "[fe80::1]:1", "10.0.0.1:0", "10.0.0.1:5"]);
+        let attempt =
+            attempt(&["0.0.0.0:1", "224.0.0.1:1", "[::]:1", "[fe80::1]:1", "10.0.0.1:0", "10.0.0.1:5"]);
         assert_eq!(attempt.dials().collect::<Vec<_>>(), ["10.0.0.1:5".parse().unwrap()]);
     }
 
@@ -196,7 +199,10 @@ mod tests {
         let outcomes = run.finish(now + Duration::from_millis(30), None).unwrap();
         assert_eq!(outcomes.iter().map(|outcome| outcome.rung).collect::<Vec<_>>(), Rung::ALL);
         let direct = outcomes.iter().find(|outcome| outcome.rung == Rung::TcpDirect).unwrap();
-        assert_eq!((direct.outcome, direct.reason.as_str(), direct.ms), (Verdict::Failed, "10.0.0.1:5: refused", 30));
+        assert_eq!(
+            (direct.outcome, direct.reason.as_str(), direct.ms),
+            (Verdict::Failed, "10.0.0.1:5: refused", 30)
+        );
         assert!(run.finish(now, None).is_none());
     }
 }

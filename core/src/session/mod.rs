@@ -338,7 +338,8 @@ impl Session {
             Some(deadline) => (deadline, "session: attempt fails"),
             None => (run.expiry(), "session: attempt forgotten"),
         });
-        let down = self.down_since.map(|since| (since + PATIENCE, "session: streams waited in vain for a link"));
+        let down =
+            self.down_since.map(|since| (since + PATIENCE, "session: streams waited in vain for a link"));
         let mux = self.nomination.mux.deadline();
         links.chain(runs).chain(down).chain(mux).min()
     }
@@ -407,7 +408,8 @@ impl Session {
                 Note::Attached(link) => self.attached(now, link),
                 Note::Renewed(link) => {
                     // Whatever the old process held is void; only the link that brought the news is the new one's.
-                    let attempt = self.position(link).and_then(|at| self.links.get(at)).map(|slot| slot.attempt);
+                    let attempt =
+                        self.position(link).and_then(|at| self.links.get(at)).map(|slot| slot.attempt);
                     self.close_where(|slot| slot.id != link && Some(slot.attempt) != attempt);
                     self.down_since.get_or_insert(now);
                 }

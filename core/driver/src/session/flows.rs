@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use inp2p_core::mux::{Key, Mux};
 use inp2p_core::mux::code;
+use inp2p_core::mux::{Key, Mux};
 
 use super::ready::ReadySet;
 use crate::meter::ForwardMeter;
@@ -29,7 +29,12 @@ pub(super) enum Stage {
     /// This node dials the target; given up at the deadline.
     Dialling(Instant),
     /// The far side has yet to answer; given up at the deadline if there is no link then.
-    Opening(Instant),
+    Opening {
+        /// The deadline.
+        until: Instant,
+        /// Whether it has been brought forward, because the peer is known not to be there.
+        shortened: bool,
+    },
     /// Bytes flow.
     Open,
 }

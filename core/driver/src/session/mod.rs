@@ -162,6 +162,8 @@ struct Waiting<N: Net> {
     target: Arc<str>,
     meter: Arc<ForwardMeter>,
     until: Instant,
+    /// Whether `until` has been brought forward.
+    shortened: bool,
 }
 
 impl<N: Net> Task<N> {
@@ -217,8 +219,8 @@ impl<N: Net> Task<N> {
             }
             Command::Open { stream, target, meter } => self.open_stream(now, stream, &target, meter),
             Command::Unreachable(reason) => {
-                self.fail_openings(&reason);
                 self.unreachable = Some(reason);
+                self.shorten_openings();
             }
             Command::Dialled(key, dialled) => self.dialled(now, key, dialled),
             Command::Leave => {
@@ -268,7 +270,13 @@ impl<N: Net> Task<N> {
         let Some(core) = &mut self.core else {
             self.wanted();
             if self.waiting.len() < WAITING {
-                self.waiting.push_back(Waiting { stream, target: Arc::clone(target), meter, until });
+                self.waiting.push_back(Waiting {
+                    stream,
+                    target: Arc::clone(target),
+                    meter,
+                    until,
+                    shortened: false,
+                });
             } else {
                 refuse(stream, &meter, "too many connections wait for a path to the peer");
             }
@@ -277,7 +285,13 @@ impl<N: Net> Task<N> {
         let up = core.is_up();
         match core.mux().open(Protocol::Tcp, target) {
             Ok(key) => {
-                let flow = Flow::new(stream, key, Stage::Opening(until), Some(meter), &self.ready);
+                let flow = Flow::new(
+                    stream,
+                    key,
+                    Stage::Opening { until, shortened: false },
+                    Some(meter),
+                    &self.ready,
+                );
                 self.add_flow(flow, until);
             }
             Err(error) => refuse(stream, &meter, &error.to_string()),
@@ -302,7 +316,7 @@ impl<N: Net> Task<N> {
     fn take_flow(&mut self, key: Key) -> Option<Flow<N::Stream>> {
         let place = self.flows.get_mut(key.index())?;
         let flow = place.take_if(|flow| flow.key == key)?;
-        if let Stage::Dialling(until) | Stage::Opening(until) = flow.stage {
+        if let Stage::Dialling(until) | Stage::Opening { until, .. } = flow.stage {
             self.deadlines.remove(&(until, key.index()));
         }
         self.open -= 1;
@@ -478,11 +492,11 @@ impl<N: Net> Task<N> {
             SessionNews::Up { rung, remote } => {
                 self.unreachable = None;
                 self.meter.switched();
-                info!(peer = %self.peer, %rung, "link up");
-                debug!(peer = %self.peer, %remote, "link up");
+                // The agent tells people of it.
+                debug!(peer = %self.peer, %rung, %remote, "link up");
             }
             SessionNews::Down { reason } => {
-                info!(peer = %self.peer, reason, "link down");
+                debug!(peer = %self.peer, reason, "link down");
                 self.unreachable = Some(reason.clone());
             }
             SessionNews::Wanted | SessionNews::AttemptDone { .. } => {}
@@ -500,7 +514,7 @@ impl<N: Net> Task<N> {
                 Event::Accepted { key } => {
                     let slot = key.index();
                     if let Some(flow) = self.flow(key)
-                        && let Stage::Opening(until) = flow.stage
+                        && let Stage::Opening { until, .. } = flow.stage
                     {
                         flow.stage = Stage::Open;
                         self.deadlines.remove(&(until, slot));
@@ -520,7 +534,12 @@ impl<N: Net> Task<N> {
                 Event::Reset { key, code, text } => {
                     if let Some(flow) = self.take_flow(key) {
                         debug!(peer = %self.peer, code, reason = text, "stream reset");
-                        if flow.stage != Stage::Open && !matches!(code, code::ABORTED | code::NO_LINK | code::RESTARTED | code::STOPPING) {
+                        if flow.stage != Stage::Open
+                            && !matches!(
+                                code,
+                                code::ABORTED | code::NO_LINK | code::RESTARTED | code::STOPPING
+                            )
+                        {
                             warn!(peer = %self.peer, reason = text, "connection refused by the peer");
                         }
                         flow.abort(Some(&text));
@@ -536,7 +555,9 @@ impl<N: Net> Task<N> {
     fn incoming(&mut self, now: Instant, key: Key, protocol: Protocol, target: &str) {
         let dialled = match protocol {
             Protocol::Tcp => target::dial(&self.net, &self.common.allow, target),
-            Protocol::Other => Dialled::Refused(code::UNSUPPORTED, "this version forwards TCP only".to_owned()),
+            Protocol::Other => {
+                Dialled::Refused(code::UNSUPPORTED, "this version forwards TCP only".to_owned())
+            }
         };
         if let Dialled::Lookup(target) = dialled {
             let (net, common, mut commands) =
@@ -618,12 +639,12 @@ impl<N: Net> Task<N> {
         let Some(flow) = self.flow(key) else { return };
         match flow.stage {
             // The far side has its own patience with the target, and will answer.
-            Stage::Opening(_) if up => {
+            Stage::Opening { .. } if up => {
                 let until = now + OPENING;
-                flow.stage = Stage::Opening(until);
+                flow.stage = Stage::Opening { until, shortened: false };
                 self.deadlines.insert((until, key.index()), key);
             }
-            Stage::Opening(_) => self.give_up(key, code::NO_LINK, &reason),
+            Stage::Opening { .. } => self.give_up(key, code::NO_LINK, &reason),
             Stage::Dialling(_) => self.give_up(key, code::TIMEOUT, "the target did not answer in 10 s"),
             Stage::Open => {}
         }
@@ -638,19 +659,24 @@ impl<N: Net> Task<N> {
         }
     }
 
-    /// Ends the local connections that wait for a link which is not there.
-    fn fail_openings(&mut self, reason: &str) {
-        let reason = format!("no path to {}: {reason}", self.peer);
-        while let Some(waiting) = self.waiting.pop_front() {
-            refuse(waiting.stream, &waiting.meter, &reason);
-        }
+    /// There is no way to the peer for now: those who wait for one wait no longer than a peer that is just
+    /// starting anew needs to come back.
+    fn shorten_openings(&mut self) {
         if self.core.as_ref().is_some_and(Session::is_up) {
             return;
         }
-        let opening: Vec<Key> = self.deadlines.values().copied().collect();
-        for key in opening {
-            if self.flow(key).is_some_and(|flow| matches!(flow.stage, Stage::Opening(_))) {
-                self.give_up(key, code::NO_LINK, &reason);
+        let shorter = |until: Instant| until.checked_sub(OPENING - GRACE).unwrap_or(until);
+        for waiting in self.waiting.iter_mut().filter(|waiting| !waiting.shortened) {
+            waiting.until = shorter(waiting.until);
+            waiting.shortened = true;
+        }
+        let Self { flows, deadlines, .. } = self;
+        for flow in flows.iter_mut().flatten() {
+            if let Stage::Opening { until, shortened: false } = flow.stage {
+                deadlines.remove(&(until, flow.key.index()));
+                let until = shorter(until);
+                deadlines.insert((until, flow.key.index()), flow.key);
+                flow.stage = Stage::Opening { until, shortened: true };
             }
         }
     }
@@ -720,6 +746,10 @@ const WAITING: usize = 256;
 
 /// How long a local connection waits for a path: what a person waits before trying again.
 const OPENING: Duration = Duration::from_secs(10);
+
+/// How long it waits when the server says that the peer is not there: a program that is started anew is back
+/// within that time.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// How long a target may take to answer: three SYNs.
 const DIALLING: Duration = Duration::from_secs(10);

@@ -23,7 +23,11 @@ pub(crate) fn dial<N: Net>(net: &N, allow: &Allow, target: &str) -> Dialled<N> {
     match target.parse::<Target>() {
         Ok(Target { host: Host::Address(ip), port }) => {
             let parsed = Target { host: Host::Address(ip), port };
-            if allow.permits(&parsed, ip) { connect(net, &[SocketAddr::new(ip, port)]) } else { forbidden(target) }
+            if allow.permits(&parsed, ip) {
+                connect(net, &[SocketAddr::new(ip, port)])
+            } else {
+                forbidden(target)
+            }
         }
         Ok(parsed @ Target { host: Host::Name(_), .. }) => Dialled::Lookup(parsed),
         Err(error) => Dialled::Refused(code::UNREACHABLE, error.to_string()),

@@ -29,7 +29,13 @@ pub(super) struct Wire<S> {
 }
 
 impl<S: StreamIo> Wire<S> {
-    pub(super) fn new(link: LinkId, io: S, place: usize, bits: (usize, usize), ready: &Arc<ReadySet>) -> Self {
+    pub(super) fn new(
+        link: LinkId,
+        io: S,
+        place: usize,
+        bits: (usize, usize),
+        ready: &Arc<ReadySet>,
+    ) -> Self {
         Self {
             link,
             io,
