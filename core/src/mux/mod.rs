@@ -189,7 +189,7 @@ pub struct Stats {
     pub memory: usize,
 }
 
-/// What one stream has carried, in payload bytes.
+/// What one stream, or all of them, have carried, in payload bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bytes {
     /// Gone into a link, each counted once.
@@ -239,6 +239,11 @@ impl Mux {
     /// The link's round-trip time: how fast a reader must be for its window to grow.
     pub fn set_rtt(&mut self, rtt: Duration) {
         self.rtt = rtt;
+    }
+
+    /// What all streams have carried, those that have ended included.
+    pub fn totals(&self) -> Bytes {
+        Bytes { sent: self.bytes_sent, received: self.bytes_received }
     }
 
     /// Figures for `status`. It looks at every stream.

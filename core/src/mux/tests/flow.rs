@@ -311,7 +311,8 @@ fn a_resume_that_cannot_be_true_is_refused_and_changes_nothing() {
     pair.b.consume(pair.now, b, 5);
     pair.a.detach();
     let truth = pair.b.resume();
-    let lies: Vec<Box<dyn Fn(&mut Resume)>> = vec![
+    type Lie = Box<dyn Fn(&mut Resume)>;
+    let lies: Vec<Lie> = vec![
         Box::new(|lie| lie.streams[0].received = 6),
         Box::new(|lie| lie.streams[0].received = u64::MAX),
         Box::new(|lie| lie.streams[0].limit = 16_383),
