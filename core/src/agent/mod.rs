@@ -401,12 +401,11 @@ impl Agent {
                 tracing::info!(peer = %name, reason, "link down");
                 peer.down(reason);
             }
-            SessionNews::AttemptDone { outcomes } => {
+            SessionNews::AttemptDone { attempt, outcomes } => {
                 let outcomes: Vec<Outcome> = outcomes.into_iter().take(MAX_OUTCOMES).collect();
-                if let Some(attempt) = peer.done(now, outcomes.clone(), rng) {
-                    let report = AttemptReport { attempt, outcomes };
-                    self.signal.ask(now, Asked::AttemptReport(attempt), &report, &mut self.actions);
-                }
+                peer.done(now, attempt, outcomes.clone(), rng);
+                let report = AttemptReport { attempt, outcomes };
+                self.signal.ask(now, Asked::AttemptReport(attempt), &report, &mut self.actions);
             }
         }
     }
