@@ -1,6 +1,6 @@
-//! How much faster than real time a server with 20 nodes runs: half of them have a forward to the other half
-//! and send a little through it every second, for ten minutes. Also prints the log's hash, by which two runs,
-//! or a debug and a release build, are compared.
+//! How much faster than real time a server with nodes runs (20 for 600 s, or as the arguments say): half of
+//! them have a forward to the other half and send a little through it every second. Also prints the log's
+//! hash, by which two runs, or a debug and a release build, are compared.
 
 #![allow(clippy::print_stdout, reason = "the result is for people")]
 
@@ -14,10 +14,13 @@ use inp2p_sim::nat::Preset;
 use inp2p_sim::{LinkConfig, SimNet, SimStream, World, programs};
 
 fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let mut number = |default: u16| arguments.next().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let (nodes, simulated) = (number(20), Duration::from_secs(number(600).into()));
     let begun = Instant::now();
     let world = World::new(1);
     world.keep_log(0);
-    let server = world.public_host("server", 1000, LinkConfig::default());
+    let server = world.public_host("server", u16::MAX, LinkConfig::default());
     world.program(server, |net| {
         let inner = net.clone();
         net.spawn("main", async move {
@@ -26,15 +29,19 @@ fn main() {
             std::future::pending::<()>().await;
         });
     });
-    for number in 0..NODES {
-        let preset = if number % 2 == 0 { Preset::PortRestricted } else { Preset::Open };
+    for number in 0..nodes {
+        let preset = if number.is_multiple_of(2) {
+            BEHIND[usize::from(number / 2) % BEHIND.len()]
+        } else {
+            Preset::Open
+        };
         let home = world.home(&format!("node{number}"), number, preset, LinkConfig::default());
         world.program(home.host, move |net| start(&net, number));
     }
-    world.run_for(SIMULATED);
+    world.run_for(simulated);
     let took = begun.elapsed();
-    let ratio = SIMULATED.as_secs_f64() / took.as_secs_f64();
-    println!("{NODES} nodes, {SIMULATED:?} simulated in {took:.2?}: {ratio:.0} x real time");
+    let ratio = simulated.as_secs_f64() / took.as_secs_f64();
+    println!("{nodes} nodes, {simulated:?} simulated in {took:.2?}: {ratio:.0} x real time");
     println!("{} events, hash {:016x}", world.events(), world.hash());
 }
 
@@ -43,13 +50,15 @@ fn start(net: &SimNet, number: u16) {
     let inner = net.clone();
     net.spawn("main", async move {
         let forward = format!("2222:node{}:22", number + 1);
-        let forwards: &[&str] = if number % 2 == 0 { &[&forward] } else { &[] };
+        let forwards: &[&str] = if number.is_multiple_of(2) { &[&forward] } else { &[] };
         let setup = programs::node(&inner, &format!("node{number}"), "server", forwards);
         let _node = inp2p_driver::agent::start(inner.clone(), setup).await;
-        while number % 2 == 0 {
-            // One that breaks is opened again.
-            let _ = chat(&inner).await;
-            inner.sleep(Duration::from_secs(5)).await;
+        if !forwards.is_empty() {
+            loop {
+                // One that breaks is opened again.
+                let _ = chat(&inner).await;
+                inner.sleep(Duration::from_secs(5)).await;
+            }
         }
         std::future::pending::<()>().await;
     });
@@ -83,6 +92,11 @@ async fn read(stream: &mut SimStream, buffer: &mut [u8]) -> io::Result<usize> {
     poll_fn(|cx| stream.poll_read(cx, &mut [IoSliceMut::new(buffer)])).await
 }
 
-const NODES: u16 = 20;
-
-const SIMULATED: Duration = Duration::from_secs(600);
+/// The NATs of those that have the forwards, in turn.
+const BEHIND: [Preset; 5] = [
+    Preset::PortRestricted,
+    Preset::FullCone,
+    Preset::SymmetricRandom,
+    Preset::Cgnat,
+    Preset::SymmetricSequential,
+];

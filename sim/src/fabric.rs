@@ -185,6 +185,9 @@ impl State {
             return self.dropped(place, &packet, DropCause::HopLimit);
         };
         packet.hops = hops;
+        if self.is_for_gateway(id, side, &packet) {
+            return self.dropped(place, &packet, DropCause::NoSocket);
+        }
         let gateway = &mut self.gateways[id.0 as usize];
         let (inside, outside) = (gateway.inside, gateway.outside);
         let forward = |side: Side| match side {
@@ -216,6 +219,19 @@ impl State {
                 self.cross(forward(opposite(side)), Direction::Up, answer);
             }
         }
+    }
+
+    /// Whether a packet is for the gateway itself, where nothing listens. What a NAT has given out as its
+    /// address from outside may be anybody's inside.
+    fn is_for_gateway(&self, id: GatewayId, side: Side, packet: &Packet) -> bool {
+        let gateway = &self.gateways[id.0 as usize];
+        let port = match side {
+            Side::Inside => gateway.inside,
+            Side::Outside if gateway.nat.is_some() && packet.to.is_ipv4() => return false,
+            Side::Outside => gateway.outside,
+        };
+        let network = self.port(port).network;
+        self.networks[network.0 as usize].addresses.get(&packet.to.ip()) == Some(&port)
     }
 
     /// The link beyond the gateway takes smaller packets only: tells the sender through the same gateway.

@@ -36,7 +36,8 @@
 //!
 //! # What it is not
 //!
-//! No model of processor time: a task's work takes no virtual time. No ARP, no routing protocol, no DNS
+//! No model of processor time: a task's work takes no virtual time, unless it wakes itself again and again,
+//! and memory is bounded by what the modelled machines bound: their buffers, queues and tables. No ARP, no routing protocol, no DNS
 //! packets. Names resolve after a fixed delay.
 
 mod clock;

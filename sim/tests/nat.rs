@@ -387,3 +387,15 @@ fn an_ipv6_firewall_keeps_addresses_and_lets_answers_in() {
         assert_eq!(receive(&mut socket).await, [(to_b, b"welcome".to_vec())]);
     });
 }
+
+#[test]
+fn a_gateway_itself_answers_nobody() {
+    let lab = Lab::new(vec![NatConfig::default()]);
+    let net = lab.world.net(lab.node.host);
+    lab.world.block_on(lab.node.host, LIMIT, async move {
+        let mut socket = net.bind_udp(at("0.0.0.0", 5000)).unwrap();
+        send_to(&mut socket, at("192.168.1.1", 53), b"question").await.unwrap();
+    });
+    lab.world.run_for(Duration::from_secs(1));
+    assert!(lab.world.timeline(1).contains("node nat 0") && lab.world.timeline(1).contains("nobody listens"));
+}

@@ -168,3 +168,49 @@ fn a_node_that_crashes_is_reached_again_once_it_is_back() {
     trio.world.run_for(Duration::from_secs(45));
     trio.carries(1000);
 }
+
+#[test]
+fn nothing_is_left_of_programs_that_were_told_to_stop() {
+    let world = World::new(5);
+    let server = world.public_host("server", 10, LinkConfig::default());
+    let nodes = [1, 2].map(|number| {
+        world.home(["", "a", "b"][usize::from(number)], number, Preset::Open, LinkConfig::default())
+    });
+    let net = world.net(server);
+    world.spawn(server, "main", async move {
+        let mut handle = inp2p_driver::server::start(net.clone(), programs::server(&net)).await.unwrap();
+        net.sleep(Duration::from_secs(20)).await;
+        handle.shutdown();
+        handle.wait().await.unwrap();
+    });
+    let [a, b] = nodes.map(|home| home.host);
+    for (host, name, forwards) in [(a, "a", &["2222:b:22"][..]), (b, "b", &[])] {
+        let net = world.net(host);
+        world.spawn(host, "main", async move {
+            let setup = programs::node(&net, name, "server", forwards);
+            let mut handle = inp2p_driver::agent::start(net.clone(), setup).await.unwrap();
+            net.sleep(Duration::from_secs(10)).await;
+            handle.shutdown();
+            handle.wait().await;
+        });
+    }
+    let net = world.net(b);
+    world.spawn(b, "service", async move {
+        let mut stream = accept(&mut listen(&net, 22)).await;
+        let all = read_to_end(&mut stream).await.unwrap();
+        write_all(&mut stream, &all).await.unwrap();
+    });
+    world.run_for(Duration::from_secs(3));
+    let net = world.net(a);
+    world.block_on(a, LIMIT, async move {
+        let mut stream = connect(&net, at("127.0.0.1", 2222)).await.unwrap();
+        write_all(&mut stream, b"hello").await.unwrap();
+        stream.shutdown().unwrap();
+        assert_eq!(read_to_end(&mut stream).await.unwrap(), b"hello");
+    });
+    // Longer than any wait for the end of a connection.
+    world.run_for(Duration::from_secs(150));
+    for host in [server, a, b] {
+        assert_eq!(world.counts(host), inp2p_sim::Counts::default(), "tasks {:?}", world.tasks(host));
+    }
+}

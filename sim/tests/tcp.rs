@@ -113,6 +113,28 @@ fn a_reader_that_stops_holds_the_writer_back() {
 }
 
 #[test]
+fn a_window_that_opens_unheard_is_found_open_by_a_probe() {
+    let (world, a, b) = two_hosts(1, LinkConfig::default());
+    let net = world.net(b);
+    world.spawn(b, "reader", async move {
+        let mut listener = listen(&net, 7);
+        let mut stream = accept(&mut listener).await;
+        net.sleep(Duration::from_secs(10)).await;
+        assert_eq!(read_to_end(&mut stream).await.unwrap(), bytes(1 << 20));
+        write_all(&mut stream, b"done").await.unwrap();
+    });
+    world.inject_at(Duration::from_secs(9), Fault::Cut { from: b, to: a });
+    world.inject_at(Duration::from_secs(11), Fault::Heal { from: b, to: a });
+    let net = world.net(a);
+    world.block_on(a, LIMIT, async move {
+        let mut stream = connect(&net, at(B, 7)).await.unwrap();
+        write_all(&mut stream, &bytes(1 << 20)).await.unwrap();
+        stream.shutdown().unwrap();
+        assert_eq!(read_to_end(&mut stream).await.unwrap(), b"done");
+    });
+}
+
+#[test]
 fn a_links_unsent_bytes_are_bounded() {
     let slow = LinkConfig::default().with_rate(100_000, 1 << 20);
     let (world, a, _) = echo_world(1, slow);
@@ -286,6 +308,8 @@ fn a_crashed_host_is_silent_and_resets_old_connections_once_it_is_back() {
         assert_eq!(read_exact(&mut stream, 5).await.unwrap(), b"hello");
     });
     assert!(world.now().elapsed() > Duration::from_secs(5));
+    world.inject(Fault::Crash(b));
+    assert_eq!(world.counts(b), inp2p_sim::Counts::default());
     assert!(world.now().elapsed() < Duration::from_secs(10), "{}", world.now());
 }
 
@@ -326,6 +350,33 @@ fn a_restart_with_the_same_ports_gets_a_new_connection() {
     world.block_on(a, LIMIT, async move {
         let mut stream = connect_from(&net, &config, at(B, 7)).await.unwrap();
         assert_eq!(read_exact(&mut stream, 12).await.unwrap(), b"welcome back");
+    });
+}
+
+#[test]
+fn a_connection_that_waits_for_its_end_makes_room_for_a_new_one() {
+    let (world, a, b) = two_hosts(1, LinkConfig::default());
+    let net = world.net(b);
+    world.spawn(b, "server", async move {
+        let mut listener = listen(&net, 7);
+        loop {
+            // Whoever ends first has to wait.
+            let mut stream = accept(&mut listener).await;
+            stream.shutdown().unwrap();
+            read_to_end(&mut stream).await.unwrap();
+        }
+    });
+    let config = TcpConfig { local: Some(at(A, 4000)), share_port: true, ..TcpConfig::default() };
+    let net = world.net(a);
+    world.block_on(a, LIMIT, async move {
+        for _ in 0..2 {
+            let start = net.now();
+            let mut stream = connect_from(&net, &config, at(B, 7)).await.unwrap();
+            assert_eq!(net.now() - start, Duration::from_millis(40));
+            read_to_end(&mut stream).await.unwrap();
+            drop(stream);
+            net.sleep(Duration::from_secs(1)).await;
+        }
     });
 }
 

@@ -70,6 +70,9 @@ fn collect_flags(command: &Command, takes_value: &mut BTreeMap<String, bool>) {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use proptest::prelude::*;
 
     use super::normalise;
     use crate::cli::commands::inp2pc;
@@ -121,5 +124,17 @@ mod tests {
     fn an_equals_sign_in_a_value_stays() {
         assert_eq!(normal("x -peer-key b=00"), ["x", "--peer-key=b=00"]);
         assert_eq!(normal("x -peer-key=b=00"), ["x", "--peer-key=b=00"]);
+    }
+    proptest! {
+        #[test]
+        fn whatever_is_typed_is_taken_and_the_normal_form_is_one(
+            typed in prop::collection::vec("-{0,3}(node|relay|h|json|[a-z]{0,3})=?.{0,5}", 0..6),
+            raw in prop::collection::vec(any::<u8>(), 0..12),
+        ) {
+            let mut argv: Vec<OsString> = std::iter::once("x".to_owned()).chain(typed).map(OsString::from).collect();
+            argv.push(OsString::from_vec(raw));
+            let once = normalise(&inp2pc(), argv);
+            prop_assert_eq!(normalise(&inp2pc(), once.clone()), once);
+        }
     }
 }

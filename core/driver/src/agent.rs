@@ -25,7 +25,7 @@ use crate::forward;
 use crate::meter::{ForwardMeter, SessionMeter};
 use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _};
 use crate::peers::{self, Registry};
-use crate::session::{self, Command, Common, News};
+use crate::session::{self, Command, Common, News, Origin};
 use crate::setup::{AgentSetup, StartError};
 use crate::web::{self, Local, Signal, SignalEvent, SignalServer, StatusCall, StatusClient, tls};
 
@@ -392,9 +392,8 @@ impl<N: Net> Control<N> {
             Ok((address, listener)) => {
                 let (guard, stop) = oneshot::channel();
                 let meter = Arc::new(ForwardMeter::default());
-                let target: Arc<str> = rule.target.as_str().into();
-                let task =
-                    forward::run(self.net.clone(), listener, target, Arc::clone(&meter), commands, stop);
+                let origin = Origin { target: rule.target.as_str().into(), meter: Arc::clone(&meter) };
+                let task = forward::run(self.net.clone(), listener, origin, commands, stop);
                 self.net.spawn("forward", task);
                 (Forward { meter, listening: Some(guard) }, Ok(address))
             }

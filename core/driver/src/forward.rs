@@ -1,7 +1,6 @@
 //! The listeners of forwards: local programs connect here.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_channel::{mpsc, oneshot};
@@ -9,16 +8,14 @@ use futures_util::future::{self, Either};
 use futures_util::{SinkExt as _, pin_mut};
 use tracing::warn;
 
-use crate::meter::ForwardMeter;
 use crate::net::{ListenIo as _, Net, TimerIo as _};
-use crate::session::Command;
+use crate::session::{Command, Origin};
 
 /// Accepts until `stop` is dropped, and hands each connection to the peer's session.
 pub(crate) async fn run<N: Net>(
     net: N,
     mut listener: N::Listener,
-    target: Arc<str>,
-    meter: Arc<ForwardMeter>,
+    origin: Origin,
     mut session: mpsc::Sender<Command<N>>,
     stop: oneshot::Receiver<()>,
 ) {
@@ -27,8 +24,7 @@ pub(crate) async fn run<N: Net>(
         loop {
             match poll_fn(|cx| listener.poll_accept(cx)).await {
                 Ok((stream, _)) => {
-                    let command =
-                        Command::Open { stream, target: Arc::clone(&target), meter: Arc::clone(&meter) };
+                    let command = Command::Open { stream, origin: origin.clone() };
                     // A session that is busy makes the backlog of the listener wait.
                     if session.send(command).await.is_err() {
                         return;

@@ -169,7 +169,8 @@ impl Mux {
         }
     }
 
-    /// What happened since; to be called until it has no more. At most one stream stands in line once.
+    /// What happened since the last time; to be called until there is no more. It takes no memory while it
+    /// waits: what comes twice is told once.
     pub fn poll_event(&mut self) -> Option<Event> {
         while let Some(slot) = self.events.front() {
             let key = self.slots.key(slot);

@@ -9,7 +9,8 @@
 //! - **Open.** [`Mux::open`] puts the stream in a queue. Its id is taken when its SYN goes into a link, so
 //!   ids rise without gaps; one side has the odd ones, the other the even ones. Up to the initial credit of
 //!   bytes may follow at once. The acceptor answers with WINDOW ([`Mux::accept`]) or RST ([`Mux::reset`]).
-//!   At most 256 SYNs are unanswered; later streams wait in their order.
+//!   At most 256 SYNs are unanswered; later streams wait in their order. Streams that are given up before
+//!   their answer cost the peer a dial each: beyond 200, and 20 a second, the RST waits for the answer.
 //! - **Credit.** A receiver grants an absolute limit, and acknowledges what its application has *consumed*
 //!   (not what merely arrived). The sender keeps every byte until that, or until a RESUME says that it has
 //!   been received: it can be sent again on another link. The window, which is how far the limit runs ahead
@@ -19,6 +20,19 @@
 //!   when the far application has passed it on; after both, the stream is [`Event::Closed`]. RST ends both
 //!   directions at once.
 //! - **Another link.** [`Mux::detach`], exchange of [`Resume`], [`Mux::attach`]: see [`Resume`].
+//!
+//! # The loop that drives it
+//!
+//! A session does in every turn, with one `now`:
+//!
+//! 1. Read the link; for each frame of its [`Decoder`]: stream 0, PING and PONG to the link, all else to
+//!    [`Mux::receive`]. A [`Violation`] ends the link, not the session.
+//! 2. [`Mux::poll_event`] until there is no more. On [`Event::Readable`] write [`Mux::readable`] to the local
+//!    socket and [`Mux::consume`] what it took, until either is exhausted. On [`Event::Writable`] (and once
+//!    after opening or accepting) read the local socket into [`Mux::space`] and tell [`Mux::wrote`], until
+//!    either is exhausted.
+//! 3. While the link takes bytes and [`Mux::wants_transmit`]: [`Mux::transmit`] a record.
+//! 4. [`Mux::tick`] once [`Mux::deadline`] has come.
 //!
 //! # Order on the link
 //!
@@ -189,7 +203,7 @@ pub struct Stats {
     pub memory: usize,
 }
 
-/// What one stream has carried, in payload bytes.
+/// What one stream, or all of them, have carried, in payload bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bytes {
     /// Gone into a link, each counted once.
@@ -239,6 +253,11 @@ impl Mux {
     /// The link's round-trip time: how fast a reader must be for its window to grow.
     pub fn set_rtt(&mut self, rtt: Duration) {
         self.rtt = rtt;
+    }
+
+    /// What all streams have carried, those that have ended included.
+    pub fn totals(&self) -> Bytes {
+        Bytes { sent: self.bytes_sent, received: self.bytes_received }
     }
 
     /// Figures for `status`. It looks at every stream.

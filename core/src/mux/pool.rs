@@ -104,7 +104,9 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
     fn a_bucket_refills() {
+        #[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]
         let start = Instant::now();
         let mut bucket = Bucket::new(3);
         assert_eq!([(); 5].map(|()| bucket.take(start)), [true, true, true, false, false]);

@@ -192,6 +192,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
     fn every_rung_is_accounted_for_once() {
         let now = Instant::now();
         let mut run = Run::new(now, attempt(&["10.0.0.1:5"]), 1);

@@ -1,4 +1,4 @@
-//! TCP as two programs see it. Each end is a state machine of its own ([`conn`]) that knows the other one
+//! TCP as two programs see it. Each end is a state machine of its own (`conn`) that knows the other one
 //! only by the packets that reach it, so that resets, partitions, crashes and gateways that forget have
 //! the effects that they have in life: simultaneous open, half-open connections, a reset from a restarted
 //! host, a connection that times out.
@@ -7,7 +7,7 @@
 //! in order under a receive window, half-close, reset, TIME-WAIT, retransmission and window probes, and a
 //! plain congestion window (RFC 5681), so that a sender does not flood a slow link.
 //!
-//! What is not: a segment here is up to [`send::SEGMENT`] bytes, which stands for the burst of packets that
+//! What is not: a segment here is up to `SEGMENT` (14,480) bytes, which stands for the burst of packets that
 //! segmentation offload makes of it, and a link draws loss once for it. Loss therefore delays bytes and
 //! slows a connection down, but throughput under loss is not that of any real TCP. Sequence numbers count
 //! from zero; in place of random initial ones each end has a tag, so that what belongs to an earlier

@@ -117,3 +117,48 @@ impl RecvHalf {
 /// The receive window. Systems begin lower and grow to several MiB; this is enough for 6 MB/s at 40 ms, and
 /// small enough that a reader that stops is felt soon.
 pub(crate) const RECV_BUFFER: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(range: std::ops::Range<u64>) -> Bytes {
+        range.map(|byte| byte as u8).collect::<Vec<_>>().into()
+    }
+
+    fn read_all(recv: &mut RecvHalf) -> Vec<u8> {
+        let mut buffer = [0; 1000];
+        let read = recv.read(&mut [IoSliceMut::new(&mut buffer)]);
+        buffer[..read].to_vec()
+    }
+
+    #[test]
+    fn what_comes_early_waits_for_the_gap_to_close() {
+        let mut recv = RecvHalf::new();
+        assert!(!recv.take_in(20, part(20..30), true));
+        assert!(!recv.take_in(10, part(10..20), false));
+        assert_eq!((recv.next(), recv.eof()), (0, false));
+        assert!(recv.take_in(0, part(0..10), false));
+        assert_eq!((recv.next(), recv.eof()), (31, true));
+        assert_eq!(read_all(&mut recv), part(0..30));
+    }
+
+    #[test]
+    fn what_comes_again_in_other_pieces_is_taken_once() {
+        let mut recv = RecvHalf::new();
+        recv.take_in(5, part(5..15), false);
+        recv.take_in(0, part(0..8), false);
+        recv.take_in(12, part(12..20), true);
+        assert!(!recv.take_in(0, part(0..20), true));
+        assert_eq!((recv.next(), recv.eof()), (21, true));
+        assert_eq!(read_all(&mut recv), part(0..20));
+    }
+
+    #[test]
+    fn the_window_bounds_what_is_kept() {
+        let mut recv = RecvHalf::new();
+        let end = RECV_BUFFER as u64;
+        assert!(!recv.take_in(end - 5, part(0..5), false) && recv.early.len() == 1);
+        assert!(!recv.take_in(end - 4, part(0..5), false) && recv.early.len() == 1);
+    }
+}

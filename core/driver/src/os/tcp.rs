@@ -74,6 +74,11 @@ impl<R: Reactor> StreamIo for OsStream<R> {
     }
 
     fn shutdown(&mut self) -> io::Result<()> {
+        if self.state == State::Connecting {
+            // Linux would take it for the wish to give up connecting, and the socket would be neither
+            // connected nor failed from then on.
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         self.io.source().shutdown(std::net::Shutdown::Write)
     }
 

@@ -19,8 +19,19 @@ pub(super) struct Flow<S> {
     pub(super) stage: Stage,
     read: Side,
     write: Side,
+    /// The peer's direction ended before the target was connected.
+    ended_early: bool,
     /// The forward that it came through; none where this node dialled the target.
-    meter: Option<Arc<ForwardMeter>>,
+    origin: Option<Origin>,
+}
+
+/// Where a local connection came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// What the peer is to dial.
+    pub(crate) target: Arc<str>,
+    /// The forward's counters.
+    pub(crate) meter: Arc<ForwardMeter>,
 }
 
 /// How far the connection is.
@@ -67,19 +78,13 @@ pub(super) enum Turn {
 }
 
 impl<S: StreamIo> Flow<S> {
-    pub(super) fn new(
-        io: S,
-        key: Key,
-        stage: Stage,
-        meter: Option<Arc<ForwardMeter>>,
-        ready: &Arc<ReadySet>,
-    ) -> Self {
+    pub(super) fn new(io: S, key: Key, stage: Stage, origin: Option<Origin>, ready: &Arc<ReadySet>) -> Self {
         let (read, write) = bits(key.index());
         let side = |bit| Side { state: SideState::Ready, waker: ready.waker(bit) };
-        if let Some(meter) = &meter {
-            meter.opened();
+        if let Some(origin) = &origin {
+            origin.meter.opened();
         }
-        Self { io, key, stage, read: side(read), write: side(write), meter }
+        Self { io, key, stage, read: side(read), write: side(write), ended_early: false, origin }
     }
 
     /// The socket may be readable or writable again.
@@ -138,8 +143,8 @@ impl<S: StreamIo> Flow<S> {
                 Poll::Ready(Ok(n)) => {
                     mux.wrote(self.key, n);
                     share = share.saturating_sub(n);
-                    if let Some(meter) = &self.meter {
-                        meter.sent(n);
+                    if let Some(origin) = &self.origin {
+                        origin.meter.sent(n);
                     }
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -167,8 +172,8 @@ impl<S: StreamIo> Flow<S> {
                 Poll::Ready(Ok(n)) => {
                     mux.consume(now, self.key, n);
                     share = share.saturating_sub(n);
-                    if let Some(meter) = &self.meter {
-                        meter.received(n);
+                    if let Some(origin) = &self.origin {
+                        origin.meter.received(n);
                     }
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -178,8 +183,22 @@ impl<S: StreamIo> Flow<S> {
         Ok(false)
     }
 
+    /// The target is connected.
+    pub(super) fn established(&mut self, mux: &mut Mux) {
+        self.stage = Stage::Open;
+        mux.accept(self.key);
+        if self.ended_early {
+            self.finish(mux);
+        }
+    }
+
     /// The peer's end of stream has been reached and everything before it written.
     pub(super) fn finish(&mut self, mux: &mut Mux) {
+        if let Stage::Dialling(_) = self.stage {
+            // A socket that is still connecting cannot end.
+            self.ended_early = true;
+            return;
+        }
         self.write.state = SideState::Done;
         // A socket that is gone already needs no FIN; its reading side will tell.
         let _ = self.io.shutdown();
@@ -189,16 +208,21 @@ impl<S: StreamIo> Flow<S> {
     /// Ends the local connection by a reset, never by what looks like an orderly end.
     pub(super) fn abort(mut self, why: Option<&str>) {
         self.io.abort();
-        if let (Some(meter), Some(why)) = (&self.meter, why) {
-            meter.failed(why);
+        if let (Some(origin), Some(why)) = (&self.origin, why) {
+            origin.meter.failed(why);
         }
+    }
+
+    /// What the peer was to dial; none where this node dials.
+    pub(super) fn target(&self) -> Option<&str> {
+        self.origin.as_ref().map(|origin| &*origin.target)
     }
 }
 
 impl<S> Drop for Flow<S> {
     fn drop(&mut self) {
-        if let Some(meter) = &self.meter {
-            meter.closed();
+        if let Some(origin) = &self.origin {
+            origin.meter.closed();
         }
     }
 }

@@ -26,11 +26,12 @@ use inp2p_core::session::{Action, Attempt, LinkId, Session, SessionConfig};
 use inp2p_core::tunnel::Allow;
 use tracing::{debug, info, warn};
 
+pub(crate) use self::flows::Origin;
 use self::flows::{Flow, Stage, Turn};
 use self::ready::ReadySet;
 use self::target::Dialled;
 use self::wire::Wire;
-use crate::meter::{ForwardMeter, SessionMeter};
+use crate::meter::SessionMeter;
 use crate::net::{Net, TcpConfig, TimerIo as _};
 
 /// What others ask of a session.
@@ -55,10 +56,8 @@ pub(crate) enum Command<N: Net> {
     Open {
         /// Its connection.
         stream: N::Stream,
-        /// What the peer is to dial.
-        target: Arc<str>,
-        /// The forward's counters.
-        meter: Arc<ForwardMeter>,
+        /// The forward that it came through.
+        origin: Origin,
     },
     /// There is no way to the peer for now: those who wait for one end with this reason.
     Unreachable(String),
@@ -159,8 +158,7 @@ struct Task<N: Net> {
 
 struct Waiting<N: Net> {
     stream: N::Stream,
-    target: Arc<str>,
-    meter: Arc<ForwardMeter>,
+    origin: Origin,
     until: Instant,
     /// Whether `until` has been brought forward.
     shortened: bool,
@@ -217,7 +215,7 @@ impl<N: Net> Task<N> {
                     None => debug!(peer = %self.peer, %remote, "turned a connection away"),
                 }
             }
-            Command::Open { stream, target, meter } => self.open_stream(now, stream, &target, meter),
+            Command::Open { stream, origin } => self.open_stream(now, stream, origin),
             Command::Unreachable(reason) => {
                 self.unreachable = Some(reason);
                 self.shorten_openings();
@@ -249,7 +247,7 @@ impl<N: Net> Task<N> {
         };
         core.attempt(now, attempt);
         while let Some(waiting) = self.waiting.pop_front() {
-            self.open_stream(now, waiting.stream, &waiting.target, waiting.meter);
+            self.open_stream(now, waiting.stream, waiting.origin);
         }
     }
 
@@ -265,36 +263,30 @@ impl<N: Net> Task<N> {
         self.open = 0;
     }
 
-    fn open_stream(&mut self, now: Instant, stream: N::Stream, target: &Arc<str>, meter: Arc<ForwardMeter>) {
+    fn open_stream(&mut self, now: Instant, stream: N::Stream, origin: Origin) {
         let until = now + OPENING;
         let Some(core) = &mut self.core else {
             self.wanted();
             if self.waiting.len() < WAITING {
-                self.waiting.push_back(Waiting {
-                    stream,
-                    target: Arc::clone(target),
-                    meter,
-                    until,
-                    shortened: false,
-                });
+                self.waiting.push_back(Waiting { stream, origin, until, shortened: false });
             } else {
-                refuse(stream, &meter, "too many connections wait for a path to the peer");
+                refuse(stream, &origin, "too many connections wait for a path to the peer");
             }
             return;
         };
         let up = core.is_up();
-        match core.mux().open(Protocol::Tcp, target) {
+        match core.mux().open(Protocol::Tcp, &origin.target) {
             Ok(key) => {
                 let flow = Flow::new(
                     stream,
                     key,
                     Stage::Opening { until, shortened: false },
-                    Some(meter),
+                    Some(origin),
                     &self.ready,
                 );
                 self.add_flow(flow, until);
             }
-            Err(error) => refuse(stream, &meter, &error.to_string()),
+            Err(error) => refuse(stream, &origin, &error.to_string()),
         }
         if !up {
             self.wanted();
@@ -367,8 +359,7 @@ impl<N: Net> Task<N> {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(())) => {
                     self.deadlines.remove(&(until, slot));
-                    flow.stage = Stage::Open;
-                    core.mux().accept(key);
+                    flow.established(core.mux());
                 }
                 Poll::Ready(Err(error)) => {
                     core.mux().reset(key, target::code_of(&error), &target::explain(&error));
@@ -534,13 +525,14 @@ impl<N: Net> Task<N> {
                 Event::Reset { key, code, text } => {
                     if let Some(flow) = self.take_flow(key) {
                         debug!(peer = %self.peer, code, reason = text, "stream reset");
-                        if flow.stage != Stage::Open
-                            && !matches!(
-                                code,
-                                code::ABORTED | code::NO_LINK | code::RESTARTED | code::STOPPING
-                            )
+                        let ours = matches!(
+                            code,
+                            code::ABORTED | code::NO_LINK | code::RESTARTED | code::STOPPING | code::GONE
+                        );
+                        if let (Some(target), Stage::Opening { .. }, false) =
+                            (flow.target(), flow.stage, ours)
                         {
-                            warn!(peer = %self.peer, reason = text, "connection refused by the peer");
+                            warn!(peer = %self.peer, target, reason = text, "connection refused by the peer");
                         }
                         flow.abort(Some(&text));
                     }
@@ -575,6 +567,8 @@ impl<N: Net> Task<N> {
     fn dialled(&mut self, now: Instant, key: Key, dialled: Dialled<N>) {
         let Some(core) = &mut self.core else { return };
         match dialled {
+            // The stream may have ended while the name was looked up; the connection closes unused then.
+            Dialled::Begun(_) if core.mux().bytes(key).is_none() => {}
             Dialled::Begun(stream) => {
                 let until = now + DIALLING;
                 let flow = Flow::new(stream, key, Stage::Dialling(until), None, &self.ready);
@@ -605,7 +599,7 @@ impl<N: Net> Task<N> {
         }
         while self.waiting.front().is_some_and(|waiting| waiting.until <= now) {
             if let Some(waiting) = self.waiting.pop_front() {
-                refuse(waiting.stream, &waiting.meter, &self.no_path());
+                refuse(waiting.stream, &waiting.origin, &self.no_path());
             }
         }
         match self.leaving {
@@ -710,8 +704,8 @@ impl<N: Net> Task<N> {
     fn measure(&mut self) {
         let Some(core) = &mut self.core else { return };
         let rtt = core.rtt();
-        let stats = core.mux().stats();
-        self.meter.set(rtt, stats.bytes_sent, stats.bytes_received, stats.streams as u64);
+        let totals = core.mux().totals();
+        self.meter.set(rtt, totals.sent, totals.received, self.open as u64);
     }
 
     fn sleep(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -727,11 +721,11 @@ impl<N: Net> Task<N> {
 }
 
 /// Ends a local connection that never became a stream.
-fn refuse<S: crate::net::StreamIo>(mut stream: S, meter: &ForwardMeter, why: &str) {
-    meter.opened();
-    meter.failed(why);
-    meter.closed();
-    warn!(reason = why, "forwarded connection refused");
+fn refuse<S: crate::net::StreamIo>(mut stream: S, origin: &Origin, why: &str) {
+    origin.meter.opened();
+    origin.meter.failed(why);
+    origin.meter.closed();
+    warn!(target = %origin.target, reason = why, "forwarded connection refused");
     stream.abort();
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::mux::stream::Stream;
-use crate::mux::{MAX_MEMORY, MAX_RESET_TEXT, MAX_SYN, code};
+use crate::mux::{MAX_MEMORY, MAX_RESET_TEXT, MAX_SYN, ResumeStream, code};
 
 /// Moves `bytes` from a to b with a reader that takes what comes; a round trip takes `rtt`.
 fn transfer(pair: &mut Pair, keys: (Key, Key), mut bytes: usize, rtt: Duration) {
@@ -86,6 +86,19 @@ fn windows_are_rare_and_the_writer_wakes() {
     judge(&mut pair.a, [window(1, 8192, 16_384 + 8192)]).unwrap();
     assert_eq!(events(&mut pair.a), [Event::Writable { key: a }]);
     assert_eq!(pair.a.writable(a), 8192);
+}
+
+#[test]
+fn what_was_consumed_is_acknowledged_within_a_tick() {
+    let mut pair = Pair::new();
+    let (a, b) = pair.stream();
+    pair.a.write(a, b"keystroke");
+    pair.pump();
+    read(pair.now, &mut pair.b, b);
+    assert!(!pair.b.wants_transmit(), "not worth a frame yet");
+    pair.now = pair.b.deadline().unwrap().0;
+    pair.b.tick(pair.now);
+    assert_eq!(sent(pair.now, &mut pair.b), ["WINDOW 1 9"]);
 }
 
 #[test]
@@ -211,6 +224,34 @@ fn bytes_lost_with_a_link_come_again_once() {
 }
 
 #[test]
+fn bytes_that_a_resume_acknowledges_are_retained_no_longer() {
+    let mut pair = Pair::new();
+    let (a, _) = pair.stream();
+    pair.a.write(a, &[1; 16_384]);
+    pair.pump();
+    let retained = |pair: &Pair| pair.a.slots.at(pair.a.slots.find(a).unwrap()).unwrap().send.ring.len();
+    assert_eq!(retained(&pair), 16_384, "received, but not consumed");
+    pair.resume();
+    assert_eq!(retained(&pair), 0);
+    pair.pump();
+    assert_eq!(pair.a.writable(a), 0, "it gives no credit");
+}
+
+#[test]
+fn a_window_lost_with_a_link_comes_with_the_resume() {
+    let mut pair = Pair::new();
+    let (a, b) = pair.stream();
+    pair.a.write(a, &[1; 16_384]);
+    assert_eq!(pair.a.writable(a), 0);
+    pair.a_to_b();
+    read(pair.now, &mut pair.b, b);
+    assert_eq!(sent(pair.now, &mut pair.b).len(), 1);
+    pair.resume();
+    assert_eq!(events(&mut pair.a), [Event::Writable { key: a }]);
+    assert_eq!(pair.a.writable(a), 16_384);
+}
+
+#[test]
 fn a_syn_lost_with_a_link_comes_again_with_its_data() {
     let mut pair = Pair::new();
     let a = pair.a.open(Protocol::Tcp, "host:1").unwrap();
@@ -309,30 +350,30 @@ fn a_resume_that_cannot_be_true_is_refused_and_changes_nothing() {
     pair.a.write(a, b"hello");
     pair.pump();
     pair.b.consume(pair.now, b, 5);
+    judge(&mut pair.a, [window(1, 5, 16_384)]).unwrap();
     pair.a.detach();
     let truth = pair.b.resume();
-    let lies: Vec<Box<dyn Fn(&mut Resume)>> = vec![
-        Box::new(|lie| lie.streams[0].received = 6),
-        Box::new(|lie| lie.streams[0].received = u64::MAX),
-        Box::new(|lie| lie.streams[0].limit = 16_383),
-        Box::new(|lie| lie.streams[0].fin = true),
-        Box::new(|lie| lie.streams[0].syn = false),
-        Box::new(|lie| lie.streams[0].id = 0),
-        Box::new(|lie| lie.streams[0].id = 3),
-        Box::new(|lie| lie.streams[0].id = 2),
-        Box::new(|lie| lie.streams.push(lie.streams[0])),
-        Box::new(|lie| lie.seen = 3),
-        Box::new(|lie| lie.seen = 0),
-        Box::new(|lie| lie.allocated = 1),
-        Box::new(|lie| lie.allocated = u32::MAX - 1),
-        Box::new(|lie| {
-            *lie = Resume::default();
-        }),
+    let first = truth.streams[0];
+    let with = |stream| Resume { streams: vec![stream], ..truth.clone() };
+    let lies = [
+        with(ResumeStream { received: 4, ..first }),
+        with(ResumeStream { received: 6, ..first }),
+        with(ResumeStream { received: u64::MAX, ..first }),
+        with(ResumeStream { limit: 16_383, ..first }),
+        with(ResumeStream { fin: true, ..first }),
+        with(ResumeStream { syn: false, ..first }),
+        with(ResumeStream { id: 0, ..first }),
+        with(ResumeStream { id: 2, ..first }),
+        with(ResumeStream { id: 3, ..first }),
+        Resume { streams: vec![first, first], ..truth.clone() },
+        Resume { seen: 0, ..truth.clone() },
+        Resume { seen: 3, ..truth.clone() },
+        Resume { allocated: 1, ..truth.clone() },
+        Resume { allocated: u32::MAX - 1, ..truth.clone() },
+        Resume::default(),
     ];
     for (at, lie) in lies.iter().enumerate() {
-        let mut resume = truth.clone();
-        lie(&mut resume);
-        assert!(pair.a.attach(pair.now, &resume).is_err(), "lie {at}: {resume:?}");
+        assert!(pair.a.attach(pair.now, lie).is_err(), "lie {at}: {lie:?}");
         assert!(!pair.a.wants_transmit());
     }
     pair.a.attach(pair.now, &truth).unwrap();
@@ -341,8 +382,7 @@ fn a_resume_that_cannot_be_true_is_refused_and_changes_nothing() {
 
 #[test]
 fn a_resume_is_read_up_to_its_cap() {
-    let stream =
-        |id| crate::mux::ResumeStream { id, syn: true, received: 1 << 40, fin: false, limit: 1 << 41 };
+    let stream = |id| ResumeStream { id, syn: true, received: 1 << 40, fin: false, limit: 1 << 41 };
     let mut resume = Resume { seen: 1, allocated: 2, streams: (1..=8192).map(stream).collect() };
     let bytes = rmp_serde::to_vec_named(&resume).unwrap();
     assert!(bytes.len() < 300_000, "it fits a control message: {}", bytes.len());
@@ -381,6 +421,22 @@ fn a_peer_that_was_started_anew_gets_the_streams_that_still_waited() {
     pair.b = Mux::new(Side::Controlled, Config::default());
     pair.resume();
     assert_eq!(sent(pair.now, &mut pair.a), ["SYN 1 waiting:1"]);
+}
+
+#[test]
+fn a_lost_reset_is_not_taken_for_an_orderly_end() {
+    let mut pair = Pair::new();
+    let (a, b) = pair.stream();
+    pair.a.finish(a);
+    pair.b.finish(b);
+    pair.pump();
+    pair.b.finished(b);
+    // Without b's acknowledgement a cannot have closed; it gave up, and its RST is lost.
+    pair.a.reset(a, code::ABORTED, "");
+    assert_eq!(sent(pair.now, &mut pair.a).len(), 1);
+    pair.resume();
+    let last = events(&mut pair.b).pop();
+    assert!(matches!(last, Some(Event::Reset { key, code: code::GONE, .. }) if key == b), "{last:?}");
 }
 
 #[test]

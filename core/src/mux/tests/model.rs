@@ -352,6 +352,7 @@ impl World {
             buffered += stream.recv.ring.capacity().max(initial) - initial;
             assert!(stream.send.high <= stream.send.limit + u64::from(stream.send.fin), "beyond the credit");
             assert!(stream.recv.received <= stream.recv.limit);
+            assert!(stream.recv.window.max(stream.send.ring.capacity()) <= config.max_window);
             assert_eq!(stream.ready, mux.attached && stream.wants_data());
             assert!(!stream.ready || mux.fresh.contains(slot) || mux.bulk.contains(slot));
             ready += usize::from(stream.ready);
