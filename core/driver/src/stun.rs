@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_channel::oneshot;
-use inp2p_core::stun::server::respond;
+use inp2p_core::stun::server::{MAX_REPLY, respond};
 use tracing::{debug, warn};
 
 use crate::exact::{read_exact, write_all};
@@ -115,8 +115,8 @@ const HEADER: usize = 20;
 /// The longest request that is looked at: no Binding request of a real client comes near.
 const DATAGRAM: usize = 1500;
 
-/// The longest reply, with room: 92 bytes to a bare IPv6 request, and an error names a few attributes.
-const REPLY: usize = 256;
+/// Room for the longest reply.
+const REPLY: usize = MAX_REPLY;
 
 /// Datagrams a system call: with their buffers half a megabyte a socket.
 const BATCH: usize = 8;

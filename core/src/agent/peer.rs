@@ -102,6 +102,11 @@ impl Peer {
         Some(self.asked.map_or(at, |asked| at.max(asked + WISH_INTERVAL)))
     }
 
+    /// Whether the server is being asked, or has yet to keep its word.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self.search, Search::Asking | Search::Promised { .. })
+    }
+
     /// The server is being asked.
     pub(super) fn asking(&mut self, now: Instant) {
         self.asked = Some(now);

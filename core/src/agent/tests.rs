@@ -3,6 +3,7 @@
 mod alone;
 
 use super::*;
+use crate::ids::AttemptId;
 use crate::path::{Rung, Verdict};
 use crate::server::io::{AdminReply, AdminRequest};
 use crate::status::PeerState;

@@ -600,7 +600,9 @@ impl<N: Net> Task<N> {
             self.net.spawn("target", async move {
                 let dialled = target::look_up(&net, &common.allow, &target).await;
                 // The session may be gone; then nobody waits for this.
-                let _ = futures_util::SinkExt::send(&mut commands, Command::Dialled { generation, key, dialled }).await;
+                let _ =
+                    futures_util::SinkExt::send(&mut commands, Command::Dialled { generation, key, dialled })
+                        .await;
             });
             return;
         }
