@@ -162,7 +162,7 @@ impl Mux {
 const TICK: Duration = Duration::from_secs(1);
 /// A window of which less than this part is used in a tick is too large.
 const IDLE_PART: usize = 4;
-/// The least time that counts as a round trip. On one machine a round trip takes a fraction of it, but a
-/// reader is held up that long by the other programs on the processor; and at 1 GB/s it lets the window
-/// reach its 4 MiB.
-const MIN_RTT: Duration = Duration::from_millis(2);
+/// The least time that counts as a round trip: what two processes on one machine take to hand over to each
+/// other. More would let a copy on a fast path pile up megabytes before a slow reader, and a keystroke waits
+/// behind what lies in the link.
+const MIN_RTT: Duration = Duration::from_micros(250);

@@ -57,7 +57,7 @@ impl Lane {
                 Frame::Ping(payload) => self.pong = Some(payload),
                 Frame::Pong(payload) => {
                     if self.life.pong(now, payload) {
-                        nomination.rtt(link, self.life.rtt);
+                        nomination.rtt(link, self.life.floor);
                     }
                 }
                 Frame::Syn { .. } | Frame::Data { .. } | Frame::Window { .. } | Frame::Reset { .. } => {
@@ -111,8 +111,14 @@ impl Lane {
         self.life.sent(now);
     }
 
+    /// The smoothed round trip.
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.life.rtt
+    }
+
+    /// The round trip without what waits in queues.
+    pub(super) fn floor(&self) -> Option<Duration> {
+        self.life.floor
     }
 
     /// Lets time pass; an error if the link has died of silence.
@@ -143,6 +149,9 @@ struct Life {
     repeated: bool,
     count: u64,
     rtt: Option<Duration>,
+    /// The round trip without what waits in queues: windows are sized by it, and not by the queues that they
+    /// make.
+    floor: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -164,6 +173,7 @@ impl Life {
             repeated: false,
             count: 0,
             rtt: None,
+            floor: None,
         };
         // The first one measures the round trip.
         life.want_ping(now);
@@ -211,6 +221,8 @@ impl Life {
         let sample = now.saturating_duration_since(sent);
         // RFC 6298's smoothing: an eighth of each new sample.
         self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+        // Down at once, up slowly: the path may have become longer.
+        self.floor = Some(self.floor.map_or(sample, |floor| sample.min((floor * 15 + sample) / 16)));
         true
     }
 

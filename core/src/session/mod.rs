@@ -467,8 +467,8 @@ impl Session {
         let (attempt, remote) = (slot.attempt, slot.remote);
         self.down_since = None;
         self.told_up = true;
-        let rtt = slot.open.as_ref().and_then(|open| open.lane.rtt());
-        self.nomination.rtt(link, rtt);
+        let floor = slot.open.as_ref().and_then(|open| open.lane.floor());
+        self.nomination.rtt(link, floor);
         let news = SessionNews::Up { rung: Rung::TcpDirect, remote };
         self.actions.push_back(Action::News(news));
         let mut runs = std::mem::take(&mut self.runs);
