@@ -24,9 +24,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words[..] {
         ["sweep", count] => number(count).map(|count| sweep(0, count)),
-        ["sweep", count, first] => {
-            number(count).and_then(|count| Ok(sweep(number(first)?, count)))
-        }
+        ["sweep", count, first] => number(count).and_then(|count| Ok(sweep(number(first)?, count))),
         ["replay", what] => scenario(what).map(|scenario| replay(&scenario)),
         ["shrink", seed] => number(seed).map(shrink),
         _ => Err("usage: sim sweep SEEDS [FIRST] | replay SEED|SCENARIO | shrink SEED".to_owned()),

@@ -59,11 +59,17 @@ pub fn fate(scenario: &Scenario, stream: &Stream) -> Fate {
         };
         return if scenario.faults.iter().any(absent) { Fate::Any } else { Fate::Refused };
     }
-    let harmful: Vec<&Trouble> = scenario.faults.iter().filter(|fault| harms(fault, scenario, stream)).collect();
+    let harmful: Vec<&Trouble> =
+        scenario.faults.iter().filter(|fault| harms(fault, scenario, stream)).collect();
     match harmful[..] {
         [] if begin >= LOGIN => Fate::Completes,
         // A link that breaks is replaced before the streams have waited too long for it.
-        [fault] if begin >= LOGIN && at(fault) >= LOGIN && is_brief(fault) => {
+        [fault]
+            if begin >= LOGIN
+                && at(fault) >= LOGIN
+                && is_brief(fault)
+                && server_is_there(scenario, fault) =>
+        {
             let opening = at(fault) < begin + OPENING && begin < fault.end() + RECOVERY;
             if opening { Fate::Any } else { Fate::Completes }
         }
@@ -94,6 +100,13 @@ fn harms(fault: &Trouble, scenario: &Scenario, stream: &Stream) -> bool {
         _ if fault.what.befalls(Party::Server) => at(fault) < LOGIN,
         _ => false,
     }
+}
+
+/// Whether nothing is wrong with the server while nodes need it because of `fault`: there is no new link
+/// without one.
+fn server_is_there(scenario: &Scenario, fault: &Trouble) -> bool {
+    let mut server = scenario.faults.iter().filter(|other| other.what.befalls(Party::Server));
+    server.all(|other| other.end() + RECOVERY < at(fault) || at(other) > fault.end() + RECOVERY)
 }
 
 /// Whether streams that are open outlast it, however it hits.

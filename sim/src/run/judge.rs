@@ -2,9 +2,9 @@
 
 use inp2p_core::path::Rung;
 
+use super::Report;
 use super::stage::{Stage, node_name};
 use super::traffic::{End, Half, Record};
-use super::Report;
 use crate::host::HostId;
 use crate::oracle::{self, Fate};
 use crate::scenario::{Manner, Scenario, Stream};
@@ -18,7 +18,9 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
             None => report.problems.push(format!("node {node} does not answer for its status")),
             Some(status) if !status.server.connected => {
                 let why = status.server.error.unwrap_or_default();
-                report.problems.push(format!("node {node} is not logged in a minute after all was calm: {why}"));
+                report
+                    .problems
+                    .push(format!("node {node} is not logged in a minute after all was calm: {why}"));
             }
             Some(_) => {}
         }
@@ -148,7 +150,9 @@ pub(super) fn leftovers(stage: &Stage, report: &mut Report) {
         let counts = stage.world.counts(host);
         if counts != Counts::default() {
             let tasks = stage.world.tasks(host);
-            report.problems.push(format!("something is left on {name} after the end: {counts:?}, tasks {tasks:?}"));
+            report
+                .problems
+                .push(format!("something is left on {name} after the end: {counts:?}, tasks {tasks:?}"));
         }
     }
 }

@@ -75,7 +75,9 @@ pub fn run(scenario: &Scenario, keep: Keep) -> Report {
     let book = Logbook::new(&world, level);
     let mut report = tracing::subscriber::with_default(book.clone(), || play(scenario, world, keep, &book));
     let errors = book.lines().into_iter().filter(|line| line.level == tracing::Level::ERROR);
-    report.problems.extend(errors.map(|line| format!("a program logged an error at {}: {}", line.at, line.text)));
+    report
+        .problems
+        .extend(errors.map(|line| format!("a program logged an error at {}: {}", line.at, line.text)));
     report
 }
 
@@ -162,7 +164,8 @@ fn timeline(world: &World, book: &Logbook) -> String {
     let mut text = String::new();
     for entry in world.log() {
         while let Some(line) = lines.next_if(|line| line.at <= entry.at) {
-            let host = line.host.map_or_else(String::new, |host| world.name_of(crate::log::Place::Host(host)));
+            let host =
+                line.host.map_or_else(String::new, |host| world.name_of(crate::log::Place::Host(host)));
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{:>16}  {host:<12} {} {}", line.at.to_string(), line.level, line.text);
         }

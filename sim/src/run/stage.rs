@@ -168,11 +168,6 @@ impl Stage {
         self.world.spawn(host, "client", client);
     }
 
-    /// Whether a machine runs.
-    pub(crate) fn is_up(&self, number: usize) -> bool {
-        !self.away.contains_key(&Party::Node(number))
-    }
-
     /// A fault begins.
     pub(crate) fn begin(&mut self, fault: &Trouble) {
         let host = |party| self.host(party);
@@ -274,7 +269,8 @@ impl Stage {
             (0..self.roamed[node]).for_each(|times| know(roamed_number(node, times)));
         }
         let own = self.scenario.preset(number) != Preset::Open;
-        let mates = (0..self.nodes.len()).filter(|node| self.scenario.home(*node) == self.scenario.home(number));
+        let mates =
+            (0..self.nodes.len()).filter(|node| self.scenario.home(*node) == self.scenario.home(number));
         let at_home = own && mates.count() > 1;
         let is_home = |ip: &IpAddr| matches!(ip, IpAddr::V4(ip) if ip.octets()[..3] == [192, 168, 1]);
         let sent_to = self.world.sent_to(self.nodes[number]);

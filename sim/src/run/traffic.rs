@@ -228,9 +228,7 @@ impl Part {
             Role::Client => {
                 (NUMBER as u64 + u64::from(plan.up), Manner::Greet, Manner::ClientResets, Manner::SlowClient)
             }
-            Role::Target => {
-                (u64::from(plan.down), Manner::Ask, Manner::TargetResets, Manner::SlowTarget)
-            }
+            Role::Target => (u64::from(plan.down), Manner::Ask, Manner::TargetResets, Manner::SlowTarget),
         };
         Self {
             role,

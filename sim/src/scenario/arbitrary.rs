@@ -45,10 +45,9 @@ impl Scenario {
             let nodes = settle(nodes);
             let count = nodes.len();
             let forwards: Vec<Forward> = forwards.into_iter().map(|pair| forward(pair, count)).collect();
-            let streams = streams.into_iter().map(|stream| Stream {
-                forward: stream.forward % forwards.len(),
-                ..stream
-            });
+            let streams = streams
+                .into_iter()
+                .map(|stream| Stream { forward: stream.forward % forwards.len(), ..stream });
             let streams = streams.collect();
             let faults = faults.into_iter().filter(|fault| swarm >> fault.kind % 16 & 1 == 1);
             let faults = faults.map(|fault| fault.meant(count)).collect();
@@ -72,12 +71,10 @@ fn line() -> impl Strategy<Value = Line> {
     let quirks = (small(20), small(20), any::<bool>(), small(20), small(20));
     let rate = prop_oneof![6 => Just(0_u32), 1 => 1_000..50_000_u32];
     let mtu = prop_oneof![6 => Just(1500_u16), 1 => 1280..1500_u16];
-    (delay, quirks, rate, mtu).prop_map(
-        |(delay, (jitter, loss, bursts, duplicate, reorder), rate, mtu)| {
-            let bursts = bursts && loss > 0;
-            Line { delay, jitter, loss, bursts, duplicate, reorder, rate, mtu }
-        },
-    )
+    (delay, quirks, rate, mtu).prop_map(|(delay, (jitter, loss, bursts, duplicate, reorder), rate, mtu)| {
+        let bursts = bursts && loss > 0;
+        Line { delay, jitter, loss, bursts, duplicate, reorder, rate, mtu }
+    })
 }
 
 /// Usually nothing.
@@ -110,7 +107,8 @@ struct RawTrouble {
 fn trouble() -> impl Strategy<Value = RawTrouble> {
     let at = prop_oneof![1 => 0..8_000_u32, 4 => 8_000..40_000_u32];
     let lasts = prop_oneof![2 => 100..4_000_u32, 2 => 4_000..20_000_u32, 1 => 20_000..90_000_u32];
-    let weather = (line(), 0..300_u16, 0..400_u16).prop_map(|(line, loss, delay)| Line { loss, delay, ..line });
+    let weather =
+        (line(), 0..300_u16, 0..400_u16).prop_map(|(line, loss, delay)| Line { loss, delay, ..line });
     // Ten years either way.
     let seconds = -315_360_000..315_360_000_i32;
     (0..KINDS, at, lasts, any::<u8>(), any::<u8>(), weather, seconds).prop_map(

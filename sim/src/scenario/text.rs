@@ -145,9 +145,8 @@ impl Scenario {
                 }
             }
         }
-        let lost = |forward: &&Forward| {
-            forward.from >= nodes || forward.to >= nodes || forward.from == forward.to
-        };
+        let lost =
+            |forward: &&Forward| forward.from >= nodes || forward.to >= nodes || forward.from == forward.to;
         if let Some(forward) = self.forwards.iter().find(lost) {
             return Err(format!("no forward leads from {} to {}", forward.from, forward.to));
         }
