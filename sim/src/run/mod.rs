@@ -13,6 +13,7 @@
 //! - sockets and tasks stay below their caps while it runs, and none is left after the end;
 //! - no program logs an error.
 
+mod flaw;
 mod judge;
 mod logbook;
 mod stage;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use inp2p_core::path::Rung;
 use tracing::level_filters::LevelFilter;
 
+pub use self::flaw::Flaw;
 use self::logbook::Logbook;
 use self::stage::Stage;
 pub use self::traffic::{End, Half, Record};
@@ -66,6 +68,15 @@ pub enum Keep {
 ///
 /// When a task spins, or a program panics.
 pub fn run(scenario: &Scenario, keep: Keep) -> Report {
+    run_with(scenario, keep, None)
+}
+
+/// Runs a scenario with nodes that have a flaw: it ought to fail.
+pub fn run_flawed(scenario: &Scenario, flaw: Flaw) -> Report {
+    run_with(scenario, Keep::Nothing, Some(flaw))
+}
+
+fn run_with(scenario: &Scenario, keep: Keep, flaw: Option<Flaw>) -> Report {
     let world = World::new(scenario.seed);
     let (entries, level) = match keep {
         Keep::Nothing => (0, LevelFilter::ERROR),
@@ -73,7 +84,10 @@ pub fn run(scenario: &Scenario, keep: Keep) -> Report {
     };
     world.keep_log(entries);
     let book = Logbook::new(&world, level);
-    let mut report = tracing::subscriber::with_default(book.clone(), || play(scenario, world, keep, &book));
+    let mut report = tracing::subscriber::with_default(book.clone(), || {
+        let stage = Stage::new(scenario, world, flaw);
+        play(scenario, stage, keep, &book)
+    });
     let errors = book.lines().into_iter().filter(|line| line.level == tracing::Level::ERROR);
     report
         .problems
@@ -89,9 +103,8 @@ enum Step {
     Open(usize),
 }
 
-fn play(scenario: &Scenario, world: World, keep: Keep, book: &Logbook) -> Report {
+fn play(scenario: &Scenario, mut stage: Stage, keep: Keep, book: &Logbook) -> Report {
     let mut report = Report::default();
-    let mut stage = Stage::new(scenario, world);
     for stream in &scenario.streams {
         stage.ledger.add(*stream);
     }

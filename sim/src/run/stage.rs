@@ -10,6 +10,7 @@ use inp2p_driver::agent::AgentHandle;
 use inp2p_driver::net::Net;
 use inp2p_driver::server::ServerHandle;
 
+use super::flaw::{Flaw, FlawedNet};
 use super::traffic::{self, Ledger, SERVICE_PORT};
 use crate::executor::lock;
 use crate::fabric::GatewayId;
@@ -36,6 +37,7 @@ pub(crate) struct Stage {
     /// Machines that do not run, or sleep, with the fault that is to end that.
     away: BTreeMap<Party, Trouble>,
     roamed: Vec<u16>,
+    flaw: Option<Flaw>,
 }
 
 /// The programs' handles.
@@ -48,7 +50,7 @@ struct Running {
 }
 
 impl Stage {
-    pub(crate) fn new(scenario: &Scenario, world: World) -> Self {
+    pub(crate) fn new(scenario: &Scenario, world: World, flaw: Option<Flaw>) -> Self {
         let running = Arc::new(Running::default());
         lock(&running.agents).resize_with(scenario.nodes.len(), || None);
         let server = world.public_host("server", SERVER_NUMBER, LinkConfig::default());
@@ -78,6 +80,7 @@ impl Stage {
             away: BTreeMap::new(),
             roamed: vec![0; scenario.nodes.len()],
             scenario: scenario.clone(),
+            flaw,
             world,
         };
         stage.start_server();
@@ -102,7 +105,7 @@ impl Stage {
 
     fn start_node(&self, number: usize) {
         let (running, ledger) = (self.running.clone(), self.ledger.clone());
-        let (name, port) = (node_name(number), server_port(&self.scenario));
+        let (name, port, flaw) = (node_name(number), server_port(&self.scenario), self.flaw);
         let own = self.scenario.forwards.iter().enumerate().filter(|(_, forward)| forward.from == number);
         let rules: Vec<String> = own
             .map(|(at, forward)| format!("{}:{}:{SERVICE_PORT}", forward_port(at), node_name(forward.to)))
@@ -115,7 +118,11 @@ impl Stage {
             setup.agent.server_address = format!("server:{port}");
             let running = running.clone();
             net.clone().spawn("main", async move {
-                match inp2p_driver::agent::start(net, setup).await {
+                let started = match flaw {
+                    None => inp2p_driver::agent::start(net, setup).await,
+                    Some(flaw) => inp2p_driver::agent::start(FlawedNet::new(net, flaw), setup).await,
+                };
+                match started {
                     Ok(handle) => {
                         if let Some(slot) = lock(&running.agents).get_mut(number) {
                             *slot = Some(Arc::new(handle));

@@ -4,9 +4,13 @@
 //! sim sweep SEEDS [FIRST]     runs so many seeds on all processors; ends with one line `hash HEX`
 //! sim replay SEED|'SCENARIO'  runs one and shows all that happened
 //! sim shrink SEED             makes a scenario that fails as small as it can be
+//! sim nat-table FILE          writes the table of NAT pairs between its marks in a page
+//! sim nat-table-check FILE    says whether the page has the table as it is
 //! ```
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the result is for people")]
+
+mod pairs;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,7 +31,12 @@ fn main() -> ExitCode {
         ["sweep", count, first] => number(count).and_then(|count| Ok(sweep(number(first)?, count))),
         ["replay", what] => scenario(what).map(|scenario| replay(&scenario)),
         ["shrink", seed] => number(seed).map(shrink),
-        _ => Err("usage: sim sweep SEEDS [FIRST] | replay SEED|SCENARIO | shrink SEED".to_owned()),
+        ["nat-table", page] => pairs::write(page),
+        ["nat-table-check", page] => pairs::check(page),
+        _ => Err(
+            "usage: sim sweep SEEDS [FIRST] | replay SEED|SCENARIO | shrink SEED | nat-table[-check] FILE"
+                .to_owned(),
+        ),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
