@@ -94,7 +94,6 @@ fn required(given: Given<'_>, config: &Config) -> Result<Required, Failure> {
         None => host,
     };
     let node = config.node.clone().ok_or_else(|| missing("no node name: give -node NAME"))?;
-    let user = config.user.clone().unwrap_or_default();
     let (token, token_is_written) = match (token::own(given, config.user.as_ref())?, &config.token) {
         (Some(own), _) => own,
         (None, Some(stored)) => (stored.0.clone(), true),

@@ -18,6 +18,8 @@ mod attempt;
 mod control;
 mod lane;
 mod nomination;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -100,8 +102,6 @@ struct Slot {
     id: LinkId,
     attempt: AttemptId,
     remote: SocketAddr,
-    /// When it began.
-    since: Instant,
     /// Since when it has not been the nominated one.
     spare_since: Instant,
     open: Option<Box<Open>>,
@@ -393,7 +393,7 @@ impl Session {
     fn add_slot(&mut self, now: Instant, attempt: AttemptId, remote: SocketAddr) -> LinkId {
         let id = LinkId(self.next_link);
         self.next_link = self.next_link.wrapping_add(1);
-        self.links.push(Slot { id, attempt, remote, since: now, spare_since: now, open: None });
+        self.links.push(Slot { id, attempt, remote, spare_since: now, open: None });
         id
     }
 
@@ -481,9 +481,8 @@ impl Session {
         // Losers of the race, and what carried the session before. The controlled side leaves the latter to
         // the controlling one, which may have nominated anew meanwhile.
         let controlling = self.role == Role::Controlling;
-        let began = self.runs.iter().find(|run| run.id() == attempt).map(Run::started);
         self.close_where(|slot| {
-            let older = began.is_some_and(|began| slot.since < began);
+            let older = slot.attempt != attempt && slot.id < link;
             slot.id != link && (slot.attempt == attempt || (controlling && older))
         });
     }
