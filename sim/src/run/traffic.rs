@@ -234,7 +234,11 @@ impl Part {
             role,
             send,
             answers: plan.manner == answering,
-            pause: (plan.manner == Manner::Idle).then_some((send / 2, IDLE)),
+            pause: match plan.manner {
+                Manner::Idle => Some((send / 2, IDLE)),
+                manner if manner == resetting => Some((send / 2, THOUGHT)),
+                _ => None,
+            },
             breaks: (plan.manner == resetting).then_some(send / 2),
             slow: plan.manner == slow,
         }
@@ -328,14 +332,14 @@ impl<'a> Player<'a> {
             return Ok(false);
         }
         self.silent_until = None;
+        if let Some((_, pause)) = self.part.pause.take_if(|(at, _)| introduced && self.sent >= *at) {
+            self.silent_until = Some(self.net.now() + pause);
+            return Ok(false);
+        }
         if introduced && self.part.breaks.is_some_and(|at| self.sent >= at) {
             self.io.abort();
             self.ledger.write(self.stream, self.part.role, |half| half.aborted = true);
             return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        if let Some((_, pause)) = self.part.pause.take_if(|(at, _)| introduced && self.sent >= *at) {
-            self.silent_until = Some(self.net.now() + pause);
-            return Ok(false);
         }
         if self.sent == self.part.send {
             self.io.shutdown()?;
@@ -406,6 +410,10 @@ pub(crate) const SERVICE_PORT: u16 = 22;
 
 /// The silence of [`Manner::Idle`]: longer than the ping of an idle link.
 const IDLE: Duration = Duration::from_secs(20);
+
+/// How long one that breaks off thinks about it: about as long as bytes take to the other end, so that some
+/// breaks meet a connection that is up, and some one that is being opened.
+const THOUGHT: Duration = Duration::from_millis(200);
 
 /// How often a slow reader reads.
 const SIP: Duration = Duration::from_millis(50);
