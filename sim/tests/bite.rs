@@ -1,6 +1,8 @@
 //! A run notices what is broken: for each thing that goes wrong, nodes that cannot cope with it fail, and
 //! the real ones do not.
 
+#![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
+
 use inp2p_sim::run::{Flaw, Keep, run, run_flawed};
 use inp2p_sim::scenario::Scenario;
 

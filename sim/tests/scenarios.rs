@@ -1,5 +1,7 @@
 //! Scenarios that have found something once, and those by which the rules of the protocol are told apart.
 
+#![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
+
 use inp2p_sim::run::{Keep, run};
 use inp2p_sim::scenario::Scenario;
 

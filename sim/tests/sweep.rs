@@ -1,5 +1,7 @@
 //! Scenarios by number: they hold, they repeat, and they are what their lines say.
 
+#![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
+
 use std::process::Command;
 
 use inp2p_sim::run::{Keep, run};

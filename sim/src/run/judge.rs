@@ -58,7 +58,7 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
 }
 
 /// What is true of every stream, and what its fate should have been.
-pub(super) fn streams(stage: &Stage, scenario: &Scenario, report: &mut Report) {
+pub(super) fn streams(scenario: &Scenario, report: &mut Report) {
     for (at, (stream, record)) in report.streams.clone().iter().enumerate() {
         let mut problem = |what: &str| {
             report.problems.push(format!("stream {at} ({}): {what}: {record:?}", stream.manner.name()));
@@ -93,7 +93,6 @@ pub(super) fn streams(stage: &Stage, scenario: &Scenario, report: &mut Report) {
             Fate::Completes | Fate::Refused | Fate::Any => {}
         }
     }
-    let _ = stage;
 }
 
 fn completed(stream: &Stream, Record { client, target, met }: &Record) -> bool {

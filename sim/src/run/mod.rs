@@ -131,7 +131,7 @@ fn play(scenario: &Scenario, mut stage: Stage, keep: Keep, book: &Logbook) -> Re
     let all_done = lengths.max().unwrap_or(Duration::ZERO).max(scenario.calm_from() + oracle::RECOVERY);
     advance(&stage, Time::ZERO + all_done, &mut report);
     report.streams = stage.ledger.records();
-    judge::streams(&stage, scenario, &mut report);
+    judge::streams(scenario, &mut report);
     judge::addresses(&stage, &mut report);
 
     stage.stop_nodes();

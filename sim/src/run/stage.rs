@@ -1,7 +1,7 @@
 //! The world of a scenario: machines, programs, and faults as the scenario means them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -281,11 +281,8 @@ impl Stage {
         let at_home = own && mates.count() > 1;
         let is_home = |ip: &IpAddr| matches!(ip, IpAddr::V4(ip) if ip.octets()[..3] == [192, 168, 1]);
         let sent_to = self.world.sent_to(self.nodes[number]);
-        sent_to
-            .into_iter()
-            .filter(|ip| !ip.is_loopback() && !known.contains(ip) && !(at_home && is_home(ip)))
-            .filter(|ip| *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED))
-            .collect()
+        let may = |ip: &IpAddr| ip.is_loopback() || known.contains(ip) || (at_home && is_home(ip));
+        sent_to.into_iter().filter(|ip| !may(ip)).collect()
     }
 }
 

@@ -49,9 +49,9 @@ impl Scenario {
                 .into_iter()
                 .map(|stream| Stream { forward: stream.forward % forwards.len(), ..stream });
             let streams = streams.collect();
-            let faults = faults.into_iter().filter(|fault| swarm >> fault.kind % 16 & 1 == 1);
+            let faults = faults.into_iter().filter(|fault| (swarm >> fault.kind) & 1 == 1);
             let faults = faults.map(|fault| fault.meant(count)).collect();
-            Scenario { seed, nodes, forwards, streams, faults }
+            Self { seed, nodes, forwards, streams, faults }
         })
     }
 }
@@ -127,7 +127,7 @@ impl RawTrouble {
         };
         let (one, two) = (party(self.one), party(self.two));
         let node = usize::from(self.one) % nodes;
-        let what = match self.kind % KINDS {
+        let what = match self.kind {
             0 => What::Offline(one),
             1 => What::Crash(one),
             2 => What::Kill(one),
