@@ -8,7 +8,7 @@ default:
 all: test ci
 
 # All checks but the tests, which .ci/run runs by the README's own command.
-ci: fmt lint doc purity demo programs
+ci: fmt lint doc purity demo programs sim-same sim sim-speed nat-table-check
 
 # Type-check everything.
 check:
@@ -93,3 +93,38 @@ bench:
     cargo bench --locked -p inp2p-core --bench mux
     cargo run --release --locked -p inp2p-sim --example speed
     cargo run --release --locked --bin inp2pc -- demo
+
+# Sweeps seeds over all processors; ends with one line, `hash HEX` over all of them.
+sim seeds="2000":
+    cargo run -q --release --locked -p inp2p-sim --bin sim -- sweep {{seeds}}
+
+# Runs one seed, or a scenario's line, and shows all that happened: who sent what to whom, and every log line.
+sim-replay seed:
+    cargo run -q --release --locked -p inp2p-sim --bin sim -- replay "{{seed}}"
+
+# Makes a seed that fails as small as it can be.
+sim-shrink seed:
+    cargo run -q --release --locked -p inp2p-sim --bin sim -- shrink {{seed}}
+
+# The same seeds give the same hash in two processes, and in debug and release.
+sim-same seeds="100":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    hash() { cargo run -q --locked "$@" -p inp2p-sim --bin sim -- sweep {{seeds}} | tail -1; }
+    release=$(hash --release)
+    again=$(hash --release)
+    debug=$(hash)
+    echo "release $release, release $again, debug $debug"
+    [ "$release" = "$again" ] && [ "$release" = "$debug" ]
+
+# A server with 20 nodes runs at 500 times real time at least.
+sim-speed:
+    cargo run -q --release --locked -p inp2p-sim --example speed
+
+# Puts the table of NAT pairs, as the simulator finds it, into docs/nat.md.
+nat-table:
+    cargo run -q --release --locked -p inp2p-sim --bin sim -- nat-table docs/nat.md
+
+# Whether the table in docs/nat.md is what the simulator finds.
+nat-table-check:
+    cargo run -q --release --locked -p inp2p-sim --bin sim -- nat-table-check docs/nat.md

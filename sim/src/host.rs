@@ -126,9 +126,10 @@ impl Host {
         self.bindings.entry((transport, port)).or_default().push(binding);
     }
 
-    pub(crate) fn unbind(&mut self, transport: Transport, port: u16, socket: Key) {
+    /// Keys of different roles may be equal: each role has a slab of its own.
+    pub(crate) fn unbind(&mut self, transport: Transport, port: u16, role: Role, socket: Key) {
         if let Some(bound) = self.bindings.get_mut(&(transport, port)) {
-            bound.retain(|binding| binding.socket != socket);
+            bound.retain(|binding| binding.role != role || binding.socket != socket);
             if bound.is_empty() {
                 self.bindings.remove(&(transport, port));
             }

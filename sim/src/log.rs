@@ -4,7 +4,7 @@
 //! when a run repeats. Payload is left out, since ciphertext differs from run to run. Timers are shown and
 //! not hashed: one that fires and changes nothing is no difference in behaviour.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -80,16 +80,23 @@ pub(crate) struct Log {
     events: u64,
     entries: VecDeque<Entry>,
     keep: usize,
+    /// Who has sent to whom.
+    contacts: BTreeSet<(HostId, IpAddr)>,
 }
 
 impl Log {
     pub(crate) fn new() -> Self {
-        Self { hash: 0, events: 0, entries: VecDeque::new(), keep: DEFAULT_KEPT }
+        Self { hash: 0, events: 0, entries: VecDeque::new(), keep: DEFAULT_KEPT, contacts: BTreeSet::new() }
     }
 
     pub(crate) fn add(&mut self, at: Time, place: Place, event: Event) {
         self.hash_event(at, place, &event);
         self.events += 1;
+        if let (Place::Host(host), Event::Sent(packet)) = (place, &event)
+            && matches!(packet.kind, Kind::Syn | Kind::Udp)
+        {
+            self.contacts.insert((host, packet.to.ip()));
+        }
         if self.keep == 0 {
             return;
         }
@@ -109,6 +116,11 @@ impl Log {
 
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
+    }
+
+    /// The addresses to which a host has sent datagrams, or opened connections.
+    pub(crate) fn contacts(&self, host: HostId) -> impl Iterator<Item = IpAddr> {
+        self.contacts.iter().filter(move |(from, _)| *from == host).map(|(_, to)| *to)
     }
 
     /// How many entries are kept for the timeline: the latest ones.

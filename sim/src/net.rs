@@ -62,6 +62,11 @@ impl SimNet {
         poll_fn(|cx| timer.poll_at(cx, Some(at))).await;
     }
 
+    /// The name of the task that is being polled.
+    pub(crate) fn current_task(&self) -> Option<&'static str> {
+        self.shared.executor.current().map(|(_, name)| name)
+    }
+
     /// Injects a fault now, once the running task waits.
     pub fn inject(&self, fault: Fault) {
         let now = self.shared.clock.now();

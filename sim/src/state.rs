@@ -91,6 +91,15 @@ impl State {
         &self.ports[id.0 as usize]
     }
 
+    pub(crate) fn name_of(&self, place: Place) -> &str {
+        match place {
+            Place::Host(id) => &self.host(id).name,
+            Place::Gateway(id) => &self.gateways[id.0 as usize].name,
+            Place::Network(id) => &self.networks[id.0 as usize].name,
+            Place::World => "world",
+        }
+    }
+
     /// Does what is due.
     pub(crate) fn happen(&mut self, due: Due, what: What) {
         match what {

@@ -65,6 +65,7 @@ impl World {
     }
 }
 
-fn public(number: u16) -> String {
+/// The public address of that number.
+pub(crate) fn public(number: u16) -> String {
     format!("198.18.{}.{}", number >> 8, number & 0xff)
 }

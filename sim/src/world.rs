@@ -262,16 +262,21 @@ impl World {
         let skip = state.log.entries().count().saturating_sub(lines);
         let mut text = String::new();
         for entry in state.log.entries().skip(skip) {
-            let place = match entry.place {
-                Place::Host(id) => &state.host(id).name,
-                Place::Gateway(id) => &state.gateways[id.0 as usize].name,
-                Place::Network(id) => &state.networks[id.0 as usize].name,
-                Place::World => "world",
-            };
+            let place = state.name_of(entry.place);
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{:>16}  {place:<12} {}", entry.at.to_string(), entry.event);
         }
         text
+    }
+
+    /// The name of where something happened.
+    pub fn name_of(&self, place: Place) -> String {
+        lock(&self.shared.state).name_of(place).to_owned()
+    }
+
+    /// The addresses to which a host has sent datagrams, or opened connections.
+    pub fn sent_to(&self, host: HostId) -> Vec<IpAddr> {
+        lock(&self.shared.state).log.contacts(host).collect()
     }
 
     /// What a host holds.

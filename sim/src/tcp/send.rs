@@ -184,15 +184,17 @@ impl SendHalf {
             }
             return false;
         }
-        let mut sample = None;
+        let (mut sample, mut repeated) = (None, false);
         while let Some(chunk) = self.chunks.front()
             && chunk.seq + chunk.length() <= ack
         {
-            sample = chunk.sent.filter(|_| !chunk.again);
+            sample = chunk.sent;
+            repeated |= chunk.again;
             self.chunks.pop_front();
             self.next = self.next.saturating_sub(1);
         }
-        if let Some(sent) = sample {
+        // What waited behind a loss tells how long that took to mend, and nothing of the round trip.
+        if let Some(sent) = sample.filter(|_| !repeated) {
             self.measured(now - sent);
         }
         let bytes = ack - self.una;

@@ -1,0 +1,270 @@
+//! Broken copies of the programs, by which it is shown that a run notices.
+//!
+//! A check that cannot fail shows nothing. Each [`Flaw`] takes away one thing that the programs use to cope
+//! (a timer, a second connection, the look at the interfaces, a half-close) by standing between the
+//! unchanged driver and its network; the programs themselves stay as they are.
+
+use std::collections::BTreeSet;
+use std::future::{Future, pending};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use inp2p_driver::net::{Interface, ListenIo, Net, StreamIo, TcpConfig, TimerIo};
+
+use crate::executor::lock;
+use crate::net::SimNet;
+use crate::tcp::{SimListener, SimStream};
+use crate::timer::SimTimer;
+use crate::udp::SimUdp;
+
+/// What is broken in the nodes of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// The timers of the tasks of this name never go off: what they wait for in vain they wait for for ever.
+    DeafTimers(&'static str),
+    /// Every address is connected to once: what broke is not made anew.
+    ConnectsOnce,
+    /// The addresses are those of the first look.
+    OldAddresses,
+    /// Time is what the wall clock says.
+    WallTime,
+    /// The end of a direction is not passed on.
+    NoHalfClose,
+    /// A connection that is to be reset is closed in order.
+    OrderlyResets,
+    /// One byte in ten thousand of what programs hand over is another one.
+    WrongBytes,
+    /// What is written to a program is sometimes written twice.
+    WritesTwice,
+    /// A task is left behind at the end.
+    LeavesTask,
+    /// An error is logged.
+    LogsError,
+    /// Somebody is called whom nobody has mentioned.
+    CallsStrangers,
+}
+
+/// A network with a flaw.
+#[derive(Debug, Clone)]
+pub(crate) struct FlawedNet {
+    inner: SimNet,
+    flaw: Flaw,
+    called: Arc<Mutex<BTreeSet<SocketAddr>>>,
+    first_look: Arc<Mutex<Option<Vec<Interface>>>>,
+    begun: (Instant, Duration),
+}
+
+impl FlawedNet {
+    pub(crate) fn new(inner: SimNet, flaw: Flaw) -> Self {
+        let begun = (inner.now(), inner.unix_now());
+        match flaw {
+            Flaw::LeavesTask => inner.spawn("left behind", pending()),
+            Flaw::LogsError => tracing::error!(target: "inp2p_sim", "a flaw"),
+            Flaw::CallsStrangers => {
+                let stranger = SocketAddr::from(([203, 0, 113, 77], 80));
+                drop(inner.connect(&TcpConfig::default(), stranger));
+            }
+            _ => {}
+        }
+        Self { inner, flaw, called: Arc::default(), first_look: Arc::default(), begun }
+    }
+
+    fn stream(&self, inner: SimStream) -> FlawedStream {
+        FlawedStream { inner, flaw: self.flaw, read: 0, wrote: 0 }
+    }
+
+    /// An instant of the flawed clock as one of the real one.
+    fn real(&self, at: Instant) -> Instant {
+        match self.flaw {
+            Flaw::WallTime => self.inner.now() + at.saturating_duration_since(self.now()),
+            _ => at,
+        }
+    }
+}
+
+impl Net for FlawedNet {
+    type Udp = SimUdp;
+    type Stream = FlawedStream;
+    type Listener = FlawedListener;
+    type Timer = FlawedTimer;
+
+    fn now(&self) -> Instant {
+        match self.flaw {
+            Flaw::WallTime => self.begun.0 + self.inner.unix_now().saturating_sub(self.begun.1),
+            _ => self.inner.now(),
+        }
+    }
+
+    fn unix_now(&self) -> Duration {
+        self.inner.unix_now()
+    }
+
+    fn seed(&self) -> [u8; 32] {
+        self.inner.seed()
+    }
+
+    fn bind_udp(&self, local: SocketAddr) -> io::Result<SimUdp> {
+        self.inner.bind_udp(local)
+    }
+
+    fn listen(&self, config: &TcpConfig) -> io::Result<FlawedListener> {
+        let inner = self.inner.listen(config)?;
+        Ok(FlawedListener { inner, net: self.clone() })
+    }
+
+    fn listen_local(&self, path: &Path) -> io::Result<FlawedListener> {
+        let inner = self.inner.listen_local(path)?;
+        Ok(FlawedListener { inner, net: self.clone() })
+    }
+
+    fn connect(&self, config: &TcpConfig, to: SocketAddr) -> io::Result<FlawedStream> {
+        if self.flaw == Flaw::ConnectsOnce && !to.ip().is_loopback() {
+            // A peer's port differs from start to start; its address is what counts.
+            let host = SocketAddr::new(to.ip(), 0);
+            if !lock(&self.called).insert(host) {
+                return Err(io::ErrorKind::NetworkUnreachable.into());
+            }
+        }
+        Ok(self.stream(self.inner.connect(config, to)?))
+    }
+
+    fn timer(&self) -> FlawedTimer {
+        FlawedTimer { inner: self.inner.timer(), net: self.clone() }
+    }
+
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.inner.spawn(name, task);
+    }
+
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        self.inner.resolve(host, port).await
+    }
+
+    fn interfaces(&self) -> io::Result<Vec<Interface>> {
+        let now = self.inner.interfaces()?;
+        match self.flaw {
+            Flaw::OldAddresses => Ok(lock(&self.first_look).get_or_insert(now).clone()),
+            _ => Ok(now),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct FlawedListener {
+    inner: SimListener,
+    net: FlawedNet,
+}
+
+impl ListenIo for FlawedListener {
+    type Stream = FlawedStream;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(FlawedStream, SocketAddr)>> {
+        let Self { inner, net } = self;
+        inner.poll_accept(cx).map_ok(|(stream, from)| (net.stream(stream), from))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct FlawedTimer {
+    inner: SimTimer,
+    net: FlawedNet,
+}
+
+impl TimerIo for FlawedTimer {
+    fn poll_at(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
+        if let Flaw::DeafTimers(task) = self.net.flaw
+            && self.net.inner.current_task() == Some(task)
+        {
+            return Poll::Pending;
+        }
+        self.inner.poll_at(cx, at.map(|at| self.net.real(at)))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct FlawedStream {
+    inner: SimStream,
+    flaw: Flaw,
+    read: usize,
+    wrote: usize,
+}
+
+impl FlawedStream {
+    /// Whether it leads to a program of this host.
+    fn is_local(&self) -> bool {
+        self.inner.peer_addr().is_ok_and(|peer| peer.ip().is_loopback())
+    }
+}
+
+impl StreamIo for FlawedStream {
+    fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_connected(cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
+        let read = self.inner.poll_read(cx, bufs);
+        if let Poll::Ready(Ok(length @ 1..)) = read
+            && self.flaw == Flaw::WrongBytes
+            && self.is_local()
+        {
+            let before = self.read / WRONG_EVERY;
+            self.read += length;
+            if self.read / WRONG_EVERY != before
+                && let Some(byte) =
+                    bufs.iter_mut().find(|buf| !buf.is_empty()).and_then(|buf| buf.first_mut())
+            {
+                *byte ^= 0x10;
+            }
+        }
+        read
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let written = self.inner.poll_write(cx, bufs);
+        if let Poll::Ready(Ok(length)) = written
+            && self.flaw == Flaw::WritesTwice
+            && self.is_local()
+        {
+            let before = self.wrote / WRONG_EVERY;
+            self.wrote += length;
+            if self.wrote / WRONG_EVERY != before {
+                let _ = self.inner.poll_write(cx, bufs);
+            }
+        }
+        written
+    }
+
+    fn shutdown(&mut self) -> io::Result<()> {
+        if self.flaw == Flaw::NoHalfClose && self.is_local() {
+            return Ok(());
+        }
+        self.inner.shutdown()
+    }
+
+    fn abort(&mut self) {
+        if self.flaw == Flaw::OrderlyResets {
+            let _ = self.inner.shutdown();
+        } else {
+            self.inner.abort();
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.peer_addr()
+    }
+}
+
+/// Bytes between two that a flaw changes or repeats.
+const WRONG_EVERY: usize = 10_000;

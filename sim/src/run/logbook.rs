@@ -1,0 +1,85 @@
+//! What the programs log, with the time and the host: an error fails the run, and a replay shows the rest.
+
+use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex};
+
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::clock::Time;
+use crate::executor::lock;
+use crate::host::HostId;
+use crate::world::{Shared, World};
+
+/// A line of a log.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) at: Time,
+    /// Whose; none of what is dropped outside of all tasks.
+    pub(crate) host: Option<HostId>,
+    pub(crate) level: Level,
+    pub(crate) text: String,
+}
+
+/// Lines of one thread's programs.
+#[derive(Clone)]
+pub(crate) struct Logbook {
+    shared: Arc<Shared>,
+    most: LevelFilter,
+    lines: Arc<Mutex<Vec<Line>>>,
+}
+
+impl Logbook {
+    pub(crate) fn new(world: &World, most: LevelFilter) -> Self {
+        Self { shared: world.shared.clone(), most, lines: Arc::default() }
+    }
+
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        lock(&self.lines).clone()
+    }
+}
+
+impl Subscriber for Logbook {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() <= self.most && metadata.target().starts_with("inp2p")
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.most)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        let host = self.shared.executor.current().map(|(host, _)| host);
+        let level = *event.metadata().level();
+        lock(&self.lines).push(Line { at: self.shared.clock.now(), host, level, text: text.0 });
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let gap = if self.0.is_empty() { "" } else { " " };
+        // Writing to a String cannot fail.
+        let _ = match field.name() {
+            "message" => write!(self.0, "{gap}{value:?}"),
+            name => write!(self.0, "{gap}{name}={value:?}"),
+        };
+    }
+}

@@ -1,0 +1,271 @@
+//! Scenarios as a line of text: clauses with a semicolon between them, each a few words.
+//!
+//! Times are in milliseconds, shares in thousandths, rates in kilobits a second. What is left out of a line
+//! has its default.
+
+use std::fmt;
+use std::str::{FromStr, SplitWhitespace};
+
+use super::{Forward, Line, Manner, Node, Party, Place, Scenario, Stream, Trouble, What};
+use crate::nat::Preset;
+
+/// Why a text is no scenario.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadScenario(String);
+
+impl fmt::Display for BadScenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadScenario {}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}", self.seed)?;
+        for node in &self.nodes {
+            match node.place {
+                Place::Own(preset) => write!(f, "; node {}{}", preset.name(), node.line)?,
+                Place::With(host) => write!(f, "; node with {host}")?,
+            }
+        }
+        for forward in &self.forwards {
+            write!(f, "; forward {} {}", forward.from, forward.to)?;
+        }
+        for Stream { forward, at, up, down, manner } in &self.streams {
+            write!(f, "; stream {forward} at {at} up {up} down {down} {}", manner.name())?;
+        }
+        for fault in &self.faults {
+            write!(f, "; fault at {}", fault.at)?;
+            if fault.what.lasts() {
+                write!(f, " for {}", fault.lasts)?;
+            }
+            write!(f, " {}", fault.what)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let usual = Self::default();
+        let mut word = |name: &str, value: u32, usual: u32| match value == usual {
+            true => Ok(()),
+            false => write!(f, " {name} {value}"),
+        };
+        word("delay", self.delay.into(), usual.delay.into())?;
+        word("jitter", self.jitter.into(), usual.jitter.into())?;
+        word(if self.bursts { "bursts" } else { "loss" }, self.loss.into(), usual.loss.into())?;
+        word("duplicate", self.duplicate.into(), usual.duplicate.into())?;
+        word("reorder", self.reorder.into(), usual.reorder.into())?;
+        word("rate", self.rate, usual.rate)?;
+        word("mtu", self.mtu.into(), usual.mtu.into())
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cut(from, to) => write!(f, "cut {from} {to}"),
+            Self::Offline(who) => write!(f, "offline {who}"),
+            Self::InterfaceDown(who) => write!(f, "interface-down {who}"),
+            Self::Crash(who) => write!(f, "crash {who}"),
+            Self::Kill(who) => write!(f, "kill {who}"),
+            Self::Suspend(who) => write!(f, "suspend {who}"),
+            Self::Roam(node) => write!(f, "roam {node}"),
+            Self::NatReboot(node) => write!(f, "nat-reboot {node}"),
+            Self::Weather(node, line) => write!(f, "weather {node}{line}"),
+            Self::WallClock(who, seconds) => write!(f, "wall-clock {who} {seconds}"),
+        }
+    }
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server => f.write_str("server"),
+            Self::Node(node) => write!(f, "{node}"),
+        }
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = BadScenario;
+
+    fn from_str(text: &str) -> Result<Self, BadScenario> {
+        let mut scenario = Self::default();
+        for clause in text.split(';') {
+            let mut words = Words(clause.split_whitespace());
+            let parsed = scenario.clause(&mut words).and_then(|()| words.end());
+            parsed.map_err(|why| BadScenario(format!("{:?}: {why}", clause.trim())))?;
+        }
+        scenario.check().map_err(BadScenario)?;
+        Ok(scenario)
+    }
+}
+
+impl Scenario {
+    fn clause(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        match words.word()? {
+            "seed" => self.seed = words.number()?,
+            "node" => {
+                let node = match words.word()? {
+                    "with" => Node { place: Place::With(words.number()?), line: Line::default() },
+                    preset => Node { place: Place::Own(Preset::from_str(preset)?), line: words.line()? },
+                };
+                self.nodes.push(node);
+            }
+            "forward" => self.forwards.push(Forward { from: words.number()?, to: words.number()? }),
+            "stream" => self.streams.push(Stream {
+                forward: words.number()?,
+                at: words.named("at")?,
+                up: words.named("up")?,
+                down: words.named("down")?,
+                manner: words.manner()?,
+            }),
+            "fault" => self.faults.push(words.trouble()?),
+            other => return Err(format!("a clause cannot begin with {other:?}")),
+        }
+        Ok(())
+    }
+
+    /// That every number names something.
+    fn check(&self) -> Result<(), String> {
+        let nodes = self.nodes.len();
+        if nodes < 2 {
+            return Err("a scenario has two nodes at least".to_owned());
+        }
+        for (number, node) in self.nodes.iter().enumerate() {
+            if let Place::With(host) = node.place {
+                let house = self.nodes.get(host).filter(|_| host < number).map(|host| host.place);
+                match house {
+                    Some(Place::Own(preset)) if preset != Preset::Open => {}
+                    _ => return Err(format!("node {number} cannot live with node {host}")),
+                }
+            }
+        }
+        let lost =
+            |forward: &&Forward| forward.from >= nodes || forward.to >= nodes || forward.from == forward.to;
+        if let Some(forward) = self.forwards.iter().find(lost) {
+            return Err(format!("no forward leads from {} to {}", forward.from, forward.to));
+        }
+        if let Some(stream) = self.streams.iter().find(|stream| stream.forward >= self.forwards.len()) {
+            return Err(format!("there is no forward {}", stream.forward));
+        }
+        let exists = |party: Party| match party {
+            Party::Server => true,
+            Party::Node(node) => node < nodes,
+        };
+        for fault in &self.faults {
+            let fits = match fault.what {
+                What::Cut(from, to) => exists(from) && exists(to) && from != to,
+                What::Offline(who)
+                | What::InterfaceDown(who)
+                | What::Crash(who)
+                | What::Kill(who)
+                | What::Suspend(who)
+                | What::WallClock(who, _) => exists(who),
+                What::Roam(node) | What::NatReboot(node) | What::Weather(node, _) => node < nodes,
+            };
+            if !fits {
+                return Err(format!("{} names what is not there", fault.what));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Manner {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Orderly => "orderly",
+            Self::Ask => "ask",
+            Self::Greet => "greet",
+            Self::Idle => "idle",
+            Self::SlowTarget => "slow-target",
+            Self::SlowClient => "slow-client",
+            Self::ClientResets => "client-resets",
+            Self::TargetResets => "target-resets",
+        }
+    }
+}
+
+struct Words<'a>(SplitWhitespace<'a>);
+
+impl<'a> Words<'a> {
+    fn word(&mut self) -> Result<&'a str, String> {
+        self.0.next().ok_or_else(|| "a word is missing".to_owned())
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        self.0.next().map_or(Ok(()), |word| Err(format!("{word:?} is one word too many")))
+    }
+
+    fn number<T: FromStr>(&mut self) -> Result<T, String> {
+        let word = self.word()?;
+        word.parse().map_err(|_| format!("{word:?} is no number that fits here"))
+    }
+
+    fn named<T: FromStr>(&mut self, name: &str) -> Result<T, String> {
+        match self.word()? {
+            word if word == name => self.number(),
+            word => Err(format!("{word:?} stands where {name:?} belongs")),
+        }
+    }
+
+    fn manner(&mut self) -> Result<Manner, String> {
+        let word = self.word()?;
+        let found = Manner::ALL.into_iter().find(|manner| manner.name() == word);
+        found.ok_or_else(|| format!("{word:?} is no manner"))
+    }
+
+    fn party(&mut self) -> Result<Party, String> {
+        match self.word()? {
+            "server" => Ok(Party::Server),
+            word => word.parse().map(Party::Node).map_err(|_| format!("{word:?} is no machine")),
+        }
+    }
+
+    /// All the rest.
+    fn line(&mut self) -> Result<Line, String> {
+        let mut line = Line::default();
+        while let Some(word) = self.0.next() {
+            match word {
+                "delay" => line.delay = self.number()?,
+                "jitter" => line.jitter = self.number()?,
+                "loss" => line.loss = self.number()?,
+                "bursts" => (line.bursts, line.loss) = (true, self.number()?),
+                "duplicate" => line.duplicate = self.number()?,
+                "reorder" => line.reorder = self.number()?,
+                "rate" => line.rate = self.number()?,
+                "mtu" => line.mtu = self.number()?,
+                other => return Err(format!("a line has no {other:?}")),
+            }
+        }
+        Ok(line)
+    }
+
+    fn trouble(&mut self) -> Result<Trouble, String> {
+        let at = self.named("at")?;
+        let (lasts, what) = match self.word()? {
+            "for" => (self.number()?, self.word()?),
+            what => (0, what),
+        };
+        let what = match what {
+            "cut" => What::Cut(self.party()?, self.party()?),
+            "offline" => What::Offline(self.party()?),
+            "interface-down" => What::InterfaceDown(self.party()?),
+            "crash" => What::Crash(self.party()?),
+            "kill" => What::Kill(self.party()?),
+            "suspend" => What::Suspend(self.party()?),
+            "roam" => What::Roam(self.number()?),
+            "nat-reboot" => What::NatReboot(self.number()?),
+            "weather" => What::Weather(self.number()?, self.line()?),
+            "wall-clock" => What::WallClock(self.party()?, self.number()?),
+            other => return Err(format!("{other:?} is nothing that goes wrong")),
+        };
+        Ok(Trouble { at, lasts, what })
+    }
+}

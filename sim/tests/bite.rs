@@ -1,0 +1,157 @@
+//! A run notices what is broken: for each thing that goes wrong, nodes that cannot cope with it fail, and
+//! the real ones do not.
+
+#![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
+
+use inp2p_sim::run::{Flaw, Keep, run, run_flawed};
+use inp2p_sim::scenario::Scenario;
+
+/// The scenario holds with the real programs and fails with the flaw, for this reason.
+fn bites(flaw: Flaw, line: &str, reason: &str) {
+    let scenario: Scenario = line.parse().unwrap();
+    let sound = run(&scenario, Keep::Nothing);
+    assert!(sound.problems.is_empty(), "{line}\n{sound}");
+    let flawed = run_flawed(&scenario, flaw);
+    let found = flawed.problems.iter().any(|problem| problem.contains(reason));
+    assert!(found, "{flaw:?} is not noticed by {line}\n{flawed}");
+}
+
+const PAIR: &str = "seed 1; node open; node port-restricted; forward 0 1";
+
+/// What breaks a link, with nodes that connect once.
+fn needs_a_new_link(fault: &str) {
+    bites(Flaw::ConnectsOnce, &format!("{PAIR}; fault {fault}"), "does not work");
+}
+
+/// What breaks the signalling connections, with nodes that connect once.
+fn needs_a_new_login(fault: &str) {
+    bites(Flaw::ConnectsOnce, &format!("{PAIR}; fault {fault}"), "not logged in");
+}
+
+#[test]
+fn a_crash_of_a_node() {
+    needs_a_new_link("at 10000 for 20000 crash 0");
+}
+
+#[test]
+fn a_crash_of_the_peer() {
+    // The one that dials is the one that lives on.
+    let line = "seed 1; node port-restricted; node open; forward 0 1; fault at 10000 for 20000 crash 1";
+    bites(Flaw::ConnectsOnce, line, "does not work");
+}
+
+#[test]
+fn a_program_that_is_killed() {
+    needs_a_new_link("at 10000 for 5000 kill 0");
+}
+
+#[test]
+fn a_wire_that_is_cut() {
+    needs_a_new_link("at 10000 for 60000 offline 1");
+}
+
+#[test]
+fn an_interface_that_goes_down() {
+    needs_a_new_link("at 10000 for 60000 interface-down 1");
+}
+
+#[test]
+fn a_cut_in_one_direction() {
+    needs_a_new_link("at 10000 for 60000 cut 0 1");
+}
+
+#[test]
+fn roaming() {
+    needs_a_new_link("at 10000 roam 1");
+}
+
+#[test]
+fn a_nat_that_forgets() {
+    // One that gives the same ports again would not be noticed.
+    let line = "seed 1; node open; node symmetric-random; forward 0 1; fault at 10000 nat-reboot 1";
+    bites(Flaw::ConnectsOnce, line, "does not work");
+}
+
+#[test]
+fn a_machine_that_sleeps() {
+    needs_a_new_link("at 10000 for 60000 suspend 1");
+}
+
+#[test]
+fn a_line_that_loses_nearly_everything() {
+    needs_a_new_link("at 10000 for 90000 weather 1 loss 950");
+}
+
+#[test]
+fn a_server_that_is_killed() {
+    bites(
+        Flaw::DeafTimers("agent"),
+        &format!("{PAIR}; fault at 10000 for 5000 kill server"),
+        "not logged in",
+    );
+}
+
+#[test]
+fn a_server_that_crashes() {
+    needs_a_new_login("at 10000 for 5000 crash server");
+}
+
+#[test]
+fn a_server_that_is_out_of_reach() {
+    needs_a_new_login("at 10000 for 60000 offline server");
+}
+
+#[test]
+fn a_server_that_sleeps() {
+    needs_a_new_login("at 10000 for 60000 suspend server");
+}
+
+#[test]
+fn a_wall_clock_that_jumps() {
+    let faults = "fault at 20000 wall-clock 0 -7200; fault at 30000 for 5000 kill server";
+    bites(Flaw::WallTime, &format!("{PAIR}; {faults}"), "not logged in");
+}
+
+#[test]
+fn addresses_that_change() {
+    bites(Flaw::OldAddresses, &format!("{PAIR}; fault at 10000 roam 0"), "no rung");
+}
+
+#[test]
+fn a_half_close_that_is_not_passed_on() {
+    bites(Flaw::NoHalfClose, &format!("{PAIR}; stream 0 at 12000 up 100 down 100 ask"), "it hangs");
+}
+
+#[test]
+fn a_reset_that_looks_like_an_orderly_end() {
+    // What has not been read would turn the close into a reset again, so only the one that resets sends.
+    for stream in ["up 50000 down 0 client-resets", "up 0 down 50000 target-resets"] {
+        let line = format!("{PAIR}; stream 0 at 12000 {stream}");
+        bites(Flaw::OrderlyResets, &line, "orderly end before all had come");
+    }
+}
+
+#[test]
+fn a_wrong_byte() {
+    bites(Flaw::WrongBytes, &format!("{PAIR}; stream 0 at 12000 up 50000 down 0 orderly"), "a wrong byte");
+}
+
+#[test]
+fn bytes_that_come_twice() {
+    bites(Flaw::WritesTwice, &format!("{PAIR}; stream 0 at 12000 up 50000 down 0 orderly"), "a wrong byte");
+}
+
+#[test]
+fn a_task_that_is_left_behind() {
+    bites(Flaw::LeavesTask, PAIR, "something is left on");
+}
+
+#[test]
+fn an_error_in_the_log() {
+    bites(Flaw::LogsError, PAIR, "logged an error");
+}
+
+#[test]
+fn a_stranger_who_is_called() {
+    bites(Flaw::CallsStrangers, PAIR, "that nobody has seen");
+}

@@ -1,0 +1,104 @@
+//! Scenarios that have found something once, and those by which the rules of the protocol are told apart.
+
+#![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
+
+use inp2p_sim::run::{Keep, run};
+use inp2p_sim::scenario::Scenario;
+
+fn holds(line: &str) {
+    let scenario: Scenario = line.parse().unwrap();
+    let report = run(&scenario, Keep::Nothing);
+    assert!(report.problems.is_empty(), "{scenario}\n{report}");
+}
+
+/// A connection in TIME-WAIT took the listener of the forward with it.
+#[test]
+fn a_forward_listens_on_after_its_first_connection() {
+    holds(
+        "seed 476; node symmetric-random; node open; forward 1 0; stream 0 at 7381 up 1408 down 1128 orderly; \
+         stream 0 at 12000 up 10 down 10 orderly",
+    );
+}
+
+/// One sample of the round trip that was none kept a line silent for seconds after each loss.
+#[test]
+fn bursts_of_loss_delay_no_opening_for_ten_seconds() {
+    holds(
+        "seed 25800; node full-cone; node open bursts 9; forward 0 1; forward 0 1; forward 1 0; stream 0 at 2623 \
+         up 23068 down 26160 target-resets; stream 1 at 20412 up 1262 down 113275 orderly; stream 2 at 15901 up \
+         1092 down 24556 target-resets; stream 2 at 27156 up 41484 down 663 orderly; stream 0 at 25166 up 921 \
+         down 1303 idle; fault at 38215 roam 1",
+    );
+}
+
+#[test]
+fn streams_outlast_a_server_that_is_gone() {
+    holds(
+        "seed 1; node open; node cgnat; forward 0 1; forward 1 0; stream 0 at 15000 up 200000 down 200000 idle; \
+         stream 1 at 30000 up 1000 down 50000 ask; fault at 20000 for 60000 crash server",
+    );
+}
+
+#[test]
+fn streams_outlast_a_change_of_address() {
+    for fault in ["roam 0", "roam 1", "nat-reboot 1"] {
+        holds(&format!(
+            "seed 2; node open; node port-restricted; forward 0 1; stream 0 at 15000 up 100000 down 100000 idle; \
+             fault at 25000 {fault}"
+        ));
+    }
+}
+
+#[test]
+fn streams_outlast_a_few_seconds_without_a_wire() {
+    for fault in ["offline 0", "offline 1", "interface-down 0", "cut 0 1", "cut 1 0", "suspend 1"] {
+        holds(&format!(
+            "seed 3; node open; node port-restricted; forward 0 1; stream 0 at 15000 up 100000 down 100000 idle; \
+             fault at 25000 for 5000 {fault}"
+        ));
+    }
+}
+
+#[test]
+fn both_nodes_may_reach_for_each_other_at_once() {
+    holds(
+        "seed 4; node open; node open; forward 0 1; forward 1 0; stream 0 at 0 up 10 down 10 orderly; stream 1 \
+           at 0 up 10 down 10 orderly",
+    );
+}
+
+#[test]
+fn neighbours_reach_each_other_behind_any_nat() {
+    for preset in ["full-cone", "port-restricted", "symmetric-random", "cgnat", "udp-blocked", "only-443"] {
+        holds(&format!(
+            "seed 5; node {preset}; node with 0; forward 0 1; stream 0 at 12000 up 5000 down 5000 orderly"
+        ));
+    }
+}
+
+#[test]
+fn a_pair_without_a_path_is_refused_with_a_reason() {
+    holds("seed 6; node cgnat; node symmetric-random; forward 0 1; stream 0 at 12000 up 10 down 10 orderly");
+}
+
+#[test]
+fn a_node_that_starts_anew_is_a_new_node_to_its_streams() {
+    for fault in ["kill 1", "kill 0", "crash 1"] {
+        holds(&format!(
+            "seed 7; node open; node port-restricted; forward 0 1; stream 0 at 15000 up 100000 down 100000 idle; \
+             fault at 25000 for 500 {fault}"
+        ));
+    }
+}
+
+#[test]
+fn wall_clocks_do_not_matter() {
+    for jump in [-315_000_000, 315_000_000] {
+        for who in ["0", "1", "server"] {
+            holds(&format!(
+                "seed 8; node open; node open; forward 0 1; stream 0 at 12000 up 9000 down 9000 idle; fault at \
+                 20000 wall-clock {who} {jump}; fault at 21000 for 1000 kill 1"
+            ));
+        }
+    }
+}
