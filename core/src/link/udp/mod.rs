@@ -332,8 +332,12 @@ impl UdpLink {
             return 0;
         }
         let Some(conn) = self.quic.connection() else { return 0 };
-        conn.set_send_window(self.window.send(now, conn.congestion_state().window()));
-        let written = self.lanes.write(now, conn, upper, scratch);
+        let mut written = self.lanes.write(now, conn, upper, scratch);
+        if self.lanes.is_stalled() {
+            // More than an idle link's window holds: as much as may fly, then.
+            conn.set_send_window(self.window.send(now, conn.congestion_state().window()));
+            written += self.lanes.write(now, conn, upper, scratch);
+        }
         self.settle();
         written
     }

@@ -60,6 +60,8 @@ pub(super) struct Paths {
     outbox: VecDeque<(UdpPath, [u8; probe::LENGTH])>,
     /// When a source other than the path last earned a request.
     earned: Option<Instant>,
+    /// The path before this one, and when it was left: what was under way on it is no news.
+    left: Option<(UdpPath, Instant)>,
     /// How many answers were given since when.
     answered: (Option<Instant>, u32),
     lull: Lull,
@@ -119,6 +121,7 @@ impl Paths {
             asked: VecDeque::new(),
             outbox: VecDeque::new(),
             earned: None,
+            left: None,
             answered: (None, 0),
             lull: Lull::default(),
             rng,
@@ -301,6 +304,7 @@ impl Paths {
                 Heard::Peer
             }
             State::Fixed(current) => {
+                self.left = Some((*current, now));
                 *current = path;
                 self.lull = Lull::default();
                 Heard::Moved
@@ -314,6 +318,9 @@ impl Paths {
 
     /// A source has shown that the peer may be there.
     fn earn(&mut self, now: Instant, path: UdpPath) {
+        if self.left.is_some_and(|(left, at)| left == path && now < at + LEFT_SPAN) {
+            return;
+        }
         if self.earned.is_none_or(|at| now >= at + EARN_SPAN) {
             self.earned = Some(now);
             self.ask(now, path);
@@ -389,6 +396,8 @@ const MAX_OUTBOX: usize = 16;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 /// One request a second for sources that nobody has vouched for.
 const EARN_SPAN: Duration = Duration::from_secs(1);
+/// Longer than datagrams are under way.
+const LEFT_SPAN: Duration = Duration::from_secs(1);
 /// Answers a second: a peer that asks us has a request a second, or a few after a lull.
 const MAX_ANSWERS: u32 = 8;
 const ANSWERS_SPAN: Duration = Duration::from_secs(1);
