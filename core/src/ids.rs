@@ -201,5 +201,9 @@ impl fmt::Debug for AttemptId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
+/// A UDP socket of this node, named by the machine that asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SockId(pub u32);
+
 /// The longest node or user name, in bytes: fits a line of `status` and a DNS label's neighbourhood.
 const MAX_NAME: usize = 64;

@@ -30,6 +30,11 @@ impl Decoder {
         Self { state: State::Header { have: 0 }, gathered: [0; GATHERED] }
     }
 
+    /// Whether nothing of a frame is held: a new parser would read on as well.
+    pub fn is_between_frames(&self) -> bool {
+        matches!(self.state, State::Header { have: 0 })
+    }
+
     /// The next frame of `input`, which moves past it; `None` once `input` is used up. An error ends the
     /// lane: it is returned again for whatever follows.
     pub fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'a>>, Violation> {

@@ -110,6 +110,17 @@ impl fmt::Display for Protocol {
 }
 
 impl Frame<'_> {
+    /// The stream that the frame belongs to: 0 for the link's own.
+    pub fn stream(&self) -> u32 {
+        match self {
+            Frame::Syn { stream, .. }
+            | Frame::Data { stream, .. }
+            | Frame::Window { stream, .. }
+            | Frame::Reset { stream, .. } => *stream,
+            Frame::Ping(_) | Frame::Pong(_) => 0,
+        }
+    }
+
     /// Writes the frame to the beginning of `out` and returns its length; `None`, with `out` spoilt, if it
     /// does not fit there or is longer than a frame can be. A reset's text is cut to what fits.
     pub fn encode(&self, out: &mut [u8]) -> Option<usize> {

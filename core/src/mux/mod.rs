@@ -40,6 +40,9 @@
 //! RFC 8290 section 4.1.2, without its queue management): a stream that had nothing to send and now has
 //! takes its first turn before those that always have something, so a keystroke overtakes a bulk copy.
 //!
+//! A link that gives each stream a lane of its own calls [`Mux::transmit_lane`] in place of
+//! [`Mux::transmit`]: the same order, but one stream's frames at a time.
+//!
 //! # Memory
 //!
 //! With the default [`Config`] at most, for one session:
@@ -63,6 +66,7 @@ mod app;
 pub mod code;
 mod decoder;
 mod frame;
+mod lanes;
 mod pool;
 mod receive;
 mod resume;
@@ -296,7 +300,7 @@ impl Mux {
         let Some(stream) = self.slots.at_mut(slot) else {
             return;
         };
-        let ready = self.attached && stream.wants_data();
+        let ready = self.attached && !stream.held && stream.wants_data();
         if ready != stream.ready {
             stream.ready = ready;
             self.ready = if ready { self.ready + 1 } else { self.ready.saturating_sub(1) };
@@ -309,7 +313,7 @@ impl Mux {
 
     /// Lets the stream stand in line for what it owes.
     fn queue_control(&mut self, slot: u32) {
-        if self.attached && self.slots.at(slot).is_some_and(|stream| stream.owed.any()) {
+        if self.attached && self.slots.at(slot).is_some_and(|stream| !stream.held && stream.owed.any()) {
             self.control.push(slot);
         }
     }

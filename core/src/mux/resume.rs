@@ -80,6 +80,7 @@ impl Mux {
         self.refused.clear();
         for (_, stream) in self.slots.iter_mut() {
             stream.ready = false;
+            stream.held = false;
         }
         self.ready = 0;
     }
@@ -140,11 +141,20 @@ impl Mux {
             return;
         };
         match stream.phase {
-            Phase::Calling(_) => stream.owed.syn = !theirs.syn,
+            // Where streams have lanes, the other side can only answer in one that a frame has opened.
+            Phase::Calling(_) => {
+                stream.owed.syn = !theirs.syn;
+                stream.owed.window = theirs.syn;
+            }
+            // Its RST may wait for the answer, so the same holds.
+            Phase::Resetting { unanswered, .. } => {
+                stream.owed.window = unanswered && theirs.syn;
+                return;
+            }
             // The last one, which may have been the answer, may be lost.
             Phase::Open => stream.owed.window = true,
             Phase::Offered(_) => {}
-            Phase::Waiting(_) | Phase::Awaited | Phase::Resetting { .. } | Phase::Ended(_) => return,
+            Phase::Waiting(_) | Phase::Awaited | Phase::Ended(_) => return,
         }
         stream.send.release(theirs.received);
         stream.send.next = theirs.received;

@@ -27,6 +27,8 @@ pub(super) struct Stream {
     pub(super) ready: bool,
     /// What it may still send in its turn; below 0 where its last frame took more.
     pub(super) deficit: isize,
+    /// Whether its lane takes nothing now, so that it stands in no line: see [`super::Mux::release`].
+    pub(super) held: bool,
 }
 
 /// Where a stream is in its life.
@@ -102,6 +104,7 @@ impl Stream {
             blocked: false,
             ready: false,
             deficit: 0,
+            held: false,
         }
     }
 

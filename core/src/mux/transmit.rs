@@ -165,45 +165,15 @@ impl Mux {
         filled
     }
 
-    /// As [`Self::transmit`], but only frames of one stream: for a link that gives each stream a lane.
-    pub fn transmit_stream(&mut self, now: Instant, key: Key, out: &mut [u8]) -> usize {
-        let Some(slot) = self.slots.find(key).filter(|_| self.attached) else {
-            return 0;
-        };
-        let mut filled = self.put_owed(now, slot, out);
-        if self.control.contains(slot) {
-            return filled;
-        }
-        if self.opening.contains(slot) {
-            let n = if self.may_call() { self.put_call(slot, &mut out[filled..]) } else { 0 };
-            if n == 0 {
-                return filled;
-            }
-            filled += n;
-        }
-        while self.slots.at(slot).is_some_and(|stream| stream.ready) {
-            let n = self.put_data(slot, &mut out[filled..], filled == 0);
-            if n == 0 {
-                break;
-            }
-            filled += n;
-        }
-        if filled > 0 {
-            self.stir(now);
-        }
-        filled
-    }
-
     /// Whether the next stream may be called: there is one, and not too many wait for an answer.
-    fn may_call(&self) -> bool {
+    pub(super) fn may_call(&self) -> bool {
         !self.opening.is_empty() && self.unanswered < self.config.max_unanswered
     }
 
     fn put_refusals(&mut self, out: &mut [u8]) -> usize {
         let mut filled = 0;
         while let Some(&stream) = self.refused.front() {
-            let frame = Frame::Reset { stream, code: super::code::TOO_MANY, text: TOO_MANY.into() };
-            let Some(n) = frame.encode(&mut out[filled..]) else {
+            let Some(n) = refusal(stream).encode(&mut out[filled..]) else {
                 break;
             };
             filled += n;
@@ -213,7 +183,7 @@ impl Mux {
     }
 
     /// Puts the frames that the stream owes. It stays in line if they did not all fit.
-    fn put_owed(&mut self, now: Instant, slot: u32, out: &mut [u8]) -> usize {
+    pub(super) fn put_owed(&mut self, now: Instant, slot: u32, out: &mut [u8]) -> usize {
         let mut filled = 0;
         let Some(stream) = self.slots.at_mut(slot) else {
             self.control.remove(slot);
@@ -263,7 +233,7 @@ impl Mux {
     }
 
     /// Puts the first SYN of a stream, and so gives it its id.
-    fn put_call(&mut self, slot: u32, out: &mut [u8]) -> usize {
+    pub(super) fn put_call(&mut self, slot: u32, out: &mut [u8]) -> usize {
         let id = next_id(self.allocated, self.side.first_id());
         let Some(stream) = self.slots.at_mut(slot) else {
             return 0;
@@ -288,7 +258,7 @@ impl Mux {
     }
 
     /// The stream whose turn it is.
-    fn next_turn(&mut self) -> Option<u32> {
+    pub(super) fn next_turn(&mut self) -> Option<u32> {
         loop {
             let (slot, is_fresh) = match (self.fresh.front(), self.bulk.front()) {
                 (Some(slot), _) => (slot, true),
@@ -319,7 +289,7 @@ impl Mux {
     }
 
     /// Puts one DATA frame of at most a quantum. `whole` says that all of `out` is free.
-    fn put_data(&mut self, slot: u32, out: &mut [u8], whole: bool) -> usize {
+    pub(super) fn put_data(&mut self, slot: u32, out: &mut [u8], whole: bool) -> usize {
         let Some(stream) = self.slots.at_mut(slot) else {
             return 0;
         };
@@ -350,6 +320,11 @@ impl Mux {
         self.refresh(slot);
         HEADER + n
     }
+}
+
+/// What answers a stream that got no slot.
+pub(super) fn refusal(stream: u32) -> Frame<'static> {
+    Frame::Reset { stream, code: super::code::TOO_MANY, text: TOO_MANY.into() }
 }
 
 /// The id behind `last`.

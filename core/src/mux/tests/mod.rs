@@ -1,6 +1,7 @@
 //! What the multiplexer promises, claim by claim.
 
 mod flow;
+mod lanes;
 mod model;
 mod rules;
 mod turns;

@@ -106,32 +106,3 @@ fn frames_are_whole_in_any_buffer() {
     }
     assert_eq!(pair.b.readable(b).concat(), bytes);
 }
-
-#[test]
-fn a_lane_carries_the_frames_of_its_stream_only() {
-    let mut pair = Pair::new();
-    let (a, b) = pair.stream();
-    let (c, _) = pair.stream();
-    pair.a.write(a, b"aaaa");
-    pair.a.write(c, b"cc");
-    let new = pair.a.open(Protocol::Tcp, "host:9").unwrap();
-    pair.a.write(new, b"n");
-    let mut out = [0; 4096];
-    for (key, frames) in
-        [(a, vec!["DATA 1 4"]), (new, vec!["SYN 5 host:9", "DATA 5 1"]), (c, vec!["DATA 3 2"])]
-    {
-        let n = pair.a.transmit_stream(pair.now, key, &mut out);
-        let (mut decoder, mut input, mut words) = (Decoder::new(), &out[..n], Vec::new());
-        while let Some(frame) = decoder.next(&mut input).unwrap() {
-            words.push(match &frame {
-                Frame::Syn { stream, target, .. } => format!("SYN {stream} {target}"),
-                Frame::Data { stream, bytes, .. } => format!("DATA {stream} {}", bytes.len()),
-                other => format!("{other:?}"),
-            });
-            pair.b.receive(pair.now, frame).unwrap();
-        }
-        assert_eq!(words, frames);
-    }
-    assert!(!pair.a.wants_transmit());
-    assert_eq!(read(pair.now, &mut pair.b, b), b"aaaa");
-}
