@@ -126,9 +126,10 @@ impl Host {
         self.bindings.entry((transport, port)).or_default().push(binding);
     }
 
-    pub(crate) fn unbind(&mut self, transport: Transport, port: u16, socket: Key) {
+    /// Keys of sockets of different roles may be equal: they name places in different tables.
+    pub(crate) fn unbind(&mut self, transport: Transport, port: u16, role: Role, socket: Key) {
         if let Some(bound) = self.bindings.get_mut(&(transport, port)) {
-            bound.retain(|binding| binding.socket != socket);
+            bound.retain(|binding| (binding.role, binding.socket) != (role, socket));
             if bound.is_empty() {
                 self.bindings.remove(&(transport, port));
             }

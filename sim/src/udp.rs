@@ -75,7 +75,7 @@ impl State {
 
     pub(crate) fn udp_close(&mut self, key: Key) {
         if let Some(socket) = self.udp.remove(key) {
-            self.host_mut(socket.host).unbind(Transport::Udp, socket.local.port(), key);
+            self.host_mut(socket.host).unbind(Transport::Udp, socket.local.port(), Role::Datagrams, key);
         }
     }
 

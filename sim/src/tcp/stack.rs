@@ -169,7 +169,7 @@ impl State {
     pub(crate) fn close_listener(&mut self, key: Key) {
         let Some(listener) = self.listeners.remove(key) else { return };
         let host = self.host_mut(listener.host);
-        host.unbind(Transport::Tcp, listener.local.port(), key);
+        host.unbind(Transport::Tcp, listener.local.port(), Role::Listener, key);
         if let Some(path) = &listener.unix {
             host.unix.remove(path);
         }
@@ -267,7 +267,7 @@ impl State {
             }
             TcpState::TimeWait { .. } => {
                 let (host, port) = (conn.host, conn.local.port());
-                self.host_mut(host).unbind(Transport::Tcp, port, key);
+                self.host_mut(host).unbind(Transport::Tcp, port, Role::Connection, key);
             }
             TcpState::SynSent { .. } | TcpState::SynReceived { .. } | TcpState::Open { .. } => {}
         }
@@ -278,7 +278,7 @@ impl State {
         let (host, ends) = (conn.host, (conn.local, conn.remote));
         let wanted = conn.held || conn.listener.is_some();
         let host = self.host_mut(host);
-        host.unbind(Transport::Tcp, ends.0.port(), key);
+        host.unbind(Transport::Tcp, ends.0.port(), Role::Connection, key);
         if host.connections.get(&ends) == Some(&key) {
             host.connections.remove(&ends);
         }
