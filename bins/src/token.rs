@@ -75,7 +75,7 @@ pub(crate) fn users(given: Given<'_>) -> Result<BTreeMap<UserName, Token>, Failu
 
 /// The client's token out of flags and environment, and whether it was written there itself rather than in
 /// a file of its own; none where neither has one.
-pub(crate) fn own(given: Given<'_>, user: &UserName) -> Result<Option<(Token, bool)>, Failure> {
+pub(crate) fn own(given: Given<'_>, user: Option<&UserName>) -> Result<Option<(Token, bool)>, Failure> {
     let Some((name, source)) = one_of(given, &["token", "token-file", "password-file"])? else {
         return Ok(None);
     };
@@ -88,10 +88,10 @@ pub(crate) fn own(given: Given<'_>, user: &UserName) -> Result<Option<(Token, bo
     let content = files::read_secret(name, &path)?;
     let token = match name {
         "token-file" => content.trim().parse().map_err(|error: BadToken| at(&error))?,
-        _ if !given.has("user") => {
-            return Err(Failure::Usage(format!("{source} needs -user: the token is made of both")));
+        _ => {
+            let needs = || Failure::Usage(format!("{source} needs -user: the token is made of both"));
+            Token::derive(user.ok_or_else(needs)?.as_str(), line(&content)).map_err(|error| at(&error))?
         }
-        _ => Token::derive(user.as_str(), line(&content)).map_err(|error| at(&error))?,
     };
     Ok(Some((token, false)))
 }

@@ -441,7 +441,8 @@ impl World {
             Event::Linked(node, peer) => {
                 let (rung, remote) = (Rung::TcpDirect, ([192, 0, 2, 1], 4000).into());
                 self.tell(node, AgentInput::Session { peer: &peer, event: SessionNews::Up { rung, remote } });
-                let done = SessionNews::AttemptDone { outcomes: vec![outcome(Verdict::Connected)] };
+                let attempt = self.latest_attempt(node, &peer);
+                let done = SessionNews::AttemptDone { attempt, outcomes: vec![outcome(Verdict::Connected)] };
                 self.tell(node, AgentInput::Session { peer: &peer, event: done });
             }
         }
@@ -531,6 +532,12 @@ impl World {
                 assert!(self.admin.insert(id, reply).is_none(), "answered twice");
             }
         }
+    }
+
+    /// The latest attempt that a node was given for a peer.
+    pub(crate) fn latest_attempt(&self, node: usize, peer: &PeerName) -> AttemptId {
+        let mut attempts = self.nodes[node].attempts.iter().rev();
+        attempts.find(|(_, name, ..)| name == peer).map(|(.., attempt)| attempt.id).expect("an attempt")
     }
 
     /// Sessions find a link when both were given the same attempt.

@@ -88,9 +88,13 @@ fn required(given: Given<'_>, config: &Config) -> Result<Required, Failure> {
     let missing = |what: &str| Failure::Usage(format!("{what}, or put it into the configuration file"));
     let host = config.server.host.clone().filter(|host| !host.is_empty());
     let host = host.ok_or_else(|| missing("no server: give -serverhost HOST"))?;
+    // Brackets are how people write an IPv6 address beside a port.
+    let host = match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
+        Some(inner) => inner.to_owned(),
+        None => host,
+    };
     let node = config.node.clone().ok_or_else(|| missing("no node name: give -node NAME"))?;
-    let user = config.user.clone().unwrap_or_default();
-    let (token, token_is_written) = match (token::own(given, &user)?, &config.token) {
+    let (token, token_is_written) = match (token::own(given, config.user.as_ref())?, &config.token) {
         (Some(own), _) => own,
         (None, Some(stored)) => (stored.0.clone(), true),
         (None, None) => return Err(missing("no token: give -token-file FILE or -token TOKEN")),

@@ -1,7 +1,7 @@
 //! The node's control task: it owns the agent's machine, does what it asks, and tells it what came of it.
 //! Sessions, forwards and the signalling connection have tasks of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::future::{Future as _, poll_fn};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -132,6 +132,8 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         sessions: BTreeMap::new(),
         next_session: 0,
         forwards: BTreeMap::new(),
+        closing: Vec::new(),
+        delayed: Vec::new(),
         signal: None,
         news_in,
         news,
@@ -162,6 +164,10 @@ struct Control<N: Net> {
     sessions: BTreeMap<PeerName, Entry<N>>,
     next_session: u64,
     forwards: BTreeMap<String, Forward>,
+    /// Listeners that were told to stop and have yet to.
+    closing: Vec<oneshot::Receiver<()>>,
+    /// What is to be listened for once they have.
+    delayed: Vec<ForwardRule>,
     signal: Option<(ConnId, Option<Signal>)>,
     news_in: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
@@ -187,15 +193,38 @@ enum Internal {
 
 struct Entry<N: Net> {
     commands: mpsc::Sender<Command<N>>,
+    /// Commands that it was too busy to take.
+    backlog: VecDeque<Command<N>>,
     meter: Arc<SessionMeter>,
     /// Ends when the session does.
     ended: oneshot::Receiver<()>,
+}
+
+impl<N: Net> Entry<N> {
+    fn send(&mut self, command: Command<N>) {
+        if self.backlog.is_empty() {
+            match self.commands.try_send(command) {
+                Ok(()) => {}
+                Err(error) if error.is_full() => self.backlog.push_back(error.into_inner()),
+                // It has ended, because the node is stopping.
+                Err(_) => {}
+            }
+        } else {
+            self.backlog.push_back(command);
+        }
+        if self.backlog.len() > BACKLOG {
+            // The oldest attempts are over by now.
+            self.backlog.pop_front();
+        }
+    }
 }
 
 struct Forward {
     meter: Arc<ForwardMeter>,
     /// Dropped to stop listening; none where it does not listen.
     listening: Option<oneshot::Sender<()>>,
+    /// Ends when the listener is closed.
+    ended: Option<oneshot::Receiver<()>>,
 }
 
 impl<N: Net> Control<N> {
@@ -214,6 +243,7 @@ impl<N: Net> Control<N> {
             let now = self.net.now();
             let mut worked = self.stop(now, cx);
             worked |= self.look(now);
+            worked |= self.flush(now, cx);
             worked |= self.hear_signal(now, cx);
             if let Poll::Ready(Some((peer, event))) = self.news.poll_next_unpin(cx) {
                 worked = true;
@@ -257,9 +287,7 @@ impl<N: Net> Control<N> {
         {
             self.stopped = None;
             self.forwards.values_mut().for_each(|forward| forward.listening = None);
-            for entry in self.sessions.values_mut() {
-                let _ = entry.commands.try_send(Command::Leave);
-            }
+            self.sessions.values_mut().for_each(|entry| entry.send(Command::Leave));
             self.leaving = Some(now + LEAVE);
         }
         let Some(until) = self.leaving else { return false };
@@ -290,6 +318,28 @@ impl<N: Net> Control<N> {
                 }
             }
             Err(error) => debug!(%error, "cannot read the interfaces"),
+        }
+        true
+    }
+
+    /// Does what had to wait: commands for sessions that were busy, and forwards whose port was in use.
+    fn flush(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+        for entry in self.sessions.values_mut().filter(|entry| !entry.backlog.is_empty()) {
+            while let Poll::Ready(Ok(())) = entry.commands.poll_ready(cx)
+                && let Some(command) = entry.backlog.pop_front()
+            {
+                let _ = entry.commands.start_send(command);
+            }
+        }
+        if self.closing.is_empty() {
+            return false;
+        }
+        self.closing.retain_mut(|ended| Pin::new(ended).poll(cx).is_pending());
+        if !self.closing.is_empty() {
+            return false;
+        }
+        for rule in std::mem::take(&mut self.delayed) {
+            self.listen(now, &rule);
         }
         true
     }
@@ -350,14 +400,20 @@ impl<N: Net> Control<N> {
                         signal.outbox.close(code, "");
                     }
                 }
-                Action::Listen { rule } => self.listen(now, &rule),
+                // A port that is being given up is free once its task has ended.
+                Action::Listen { rule } if self.closing.is_empty() => self.listen(now, &rule),
+                Action::Listen { rule } => self.delayed.push(rule),
                 Action::Unlisten { name } => {
-                    self.forwards.remove(&name);
+                    if let Some(forward) = self.forwards.remove(&name) {
+                        self.closing.extend(forward.ended);
+                    }
                 }
                 Action::Attempt { peer, key, attempt } => {
                     if let Some(commands) = self.session(&peer) {
-                        self.registry.add(attempt.id, &commands);
+                        let id = attempt.id;
+                        // The session first: it must know of the attempt before a connection comes to it.
                         self.command(&peer, Command::Attempt { key, attempt });
+                        self.registry.add(id, &commands);
                     }
                 }
                 Action::Unreachable { peer, reason } => self.command(&peer, Command::Unreachable(reason)),
@@ -394,13 +450,17 @@ impl<N: Net> Control<N> {
                 let meter = Arc::new(ForwardMeter::default());
                 let origin = Origin { target: rule.target.as_str().into(), meter: Arc::clone(&meter) };
                 let task = forward::run(self.net.clone(), listener, origin, commands, stop);
-                self.net.spawn("forward", task);
-                (Forward { meter, listening: Some(guard) }, Ok(address))
+                let (end, ended) = oneshot::channel::<()>();
+                self.net.spawn("forward", async move {
+                    task.await;
+                    drop(end);
+                });
+                (Forward { meter, listening: Some(guard), ended: Some(ended) }, Ok(address))
             }
             Err(error) => {
                 warn!(forward = rule.name, %error, "cannot listen");
                 let reason = format!("cannot listen on {}: {error}", rule.listen);
-                (Forward { meter: Arc::default(), listening: None }, Err(reason))
+                (Forward { meter: Arc::default(), listening: None, ended: None }, Err(reason))
             }
         };
         self.forwards.insert(rule.name.clone(), guard);
@@ -412,7 +472,7 @@ impl<N: Net> Control<N> {
         if let Some(entry) = self.sessions.get(peer) {
             return Some(entry.commands.clone());
         }
-        if self.sessions.len() >= SESSIONS {
+        if self.sessions.len() >= SESSIONS && !self.evict() {
             warn!(%peer, "no session: this node has too many");
             return None;
         }
@@ -433,16 +493,29 @@ impl<N: Net> Control<N> {
             task.await;
             drop(end);
         });
-        self.sessions.insert(peer.clone(), Entry { commands: commands.clone(), meter, ended });
+        self.sessions.insert(
+            peer.clone(),
+            Entry { commands: commands.clone(), backlog: VecDeque::new(), meter, ended },
+        );
         Some(commands)
     }
 
     fn command(&mut self, peer: &PeerName, command: Command<N>) {
-        let sent = self.sessions.get_mut(peer).map(|entry| entry.commands.try_send(command));
-        if let Some(Err(error)) = sent {
-            // It will be asked again: attempts are repeated until they succeed.
-            debug!(%peer, %error, "the session does not take commands");
+        if let Some(entry) = self.sessions.get_mut(peer) {
+            entry.send(command);
         }
+    }
+
+    /// Makes room for another session: ends one that the agent has no use for any more.
+    fn evict(&mut self) -> bool {
+        let known: BTreeSet<String> = self.agent.status().peers.into_iter().map(|peer| peer.node).collect();
+        let Some(peer) = self.sessions.keys().find(|peer| !known.contains(&peer.to_string())).cloned() else {
+            return false;
+        };
+        if let Some(mut entry) = self.sessions.remove(&peer) {
+            entry.send(Command::Leave);
+        }
+        true
     }
 
     fn status(&self) -> Status {
@@ -470,6 +543,8 @@ impl<N: Net> Control<N> {
 
 impl<N: Net> Drop for Control<N> {
     fn drop(&mut self) {
+        // However this task ends, the sessions end too.
+        self.sessions.values_mut().for_each(|entry| entry.send(Command::Leave));
         info!("node stopped");
     }
 }
@@ -485,6 +560,9 @@ const NEWS: usize = 256;
 
 /// Results of this task's own helpers: one signalling connection is opened at a time.
 const INTERNAL: usize = 4;
+
+/// Commands that wait for a busy session: attempts, which are worth nothing after some seconds.
+const BACKLOG: usize = 64;
 
 /// Sessions of one node: as many peers as it may name to the server.
 const SESSIONS: usize = 1024;

@@ -25,7 +25,8 @@ pub(crate) async fn run<N: Net>(
             match poll_fn(|cx| listener.poll_accept(cx)).await {
                 Ok((stream, _)) => {
                     let command = Command::Open { stream, origin: origin.clone() };
-                    // A session that is busy makes the backlog of the listener wait.
+                    // A session that is busy makes the backlog of the listener wait. One that has ended takes
+                    // the connection with it, because the node is stopping.
                     if session.send(command).await.is_err() {
                         return;
                     }

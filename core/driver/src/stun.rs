@@ -60,6 +60,9 @@ pub(crate) struct UdpPort<U> {
     pub(crate) port: usize,
 }
 
+/// The address that a socket is bound to, none for all, and which of the two ports it has.
+type Place = (Option<IpAddr>, usize);
+
 /// An answer on its way to the socket that it is to leave from.
 struct Parcel {
     transmit: Transmit,
@@ -107,7 +110,7 @@ struct Udp<N: Net> {
     responder: Responder,
     limiter: Limiter,
     /// All sockets, this one among them.
-    outlets: Vec<((Option<IpAddr>, usize), mpsc::Sender<Parcel>)>,
+    outlets: Vec<(Place, mpsc::Sender<Parcel>)>,
     queue: mpsc::Receiver<Parcel>,
     stop: oneshot::Receiver<()>,
 }
@@ -178,7 +181,7 @@ impl<N: Net> Udp<N> {
             return;
         }
         let port = if change.port { 1 - self.index.min(1) } else { self.index };
-        let leads = |(ip, index): &(Option<IpAddr>, usize)| *index == port && (ip.is_none() || *ip == from);
+        let leads = |(ip, index): &Place| *index == port && (ip.is_none() || *ip == from);
         if let Some((_, outlet)) = self.outlets.iter_mut().find(|(place, _)| leads(place)) {
             let _ = outlet.try_send(Parcel { transmit, reply: SmallVec::from_slice(bytes) });
         }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::ids::{ConnId, PeerName, PublicKey};
+use crate::ids::{AttemptId, ConnId, PeerName, PublicKey};
 use crate::path::{Outcome, Rung};
 use crate::session::Attempt;
 use crate::tunnel::ForwardRule;
@@ -77,6 +77,8 @@ pub enum SessionNews {
     },
     /// An attempt is over, one way or the other.
     AttemptDone {
+        /// Which attempt.
+        attempt: AttemptId,
         /// What became of each rung.
         outcomes: Vec<Outcome>,
     },

@@ -276,7 +276,8 @@ impl Agent {
 
     /// Whether the server may be asked for peers.
     fn may_wish(&self) -> bool {
-        self.signal.online().is_some() && self.report.answered
+        let asking = self.peers.iter().filter(|(_, peer)| peer.is_asking()).count();
+        self.signal.online().is_some() && self.report.answered && asking < MAX_WISHES
     }
 
     fn wish(&mut self, now: Instant, name: PeerName) -> bool {
@@ -401,12 +402,11 @@ impl Agent {
                 tracing::info!(peer = %name, reason, "link down");
                 peer.down(reason);
             }
-            SessionNews::AttemptDone { outcomes } => {
+            SessionNews::AttemptDone { attempt, outcomes } => {
                 let outcomes: Vec<Outcome> = outcomes.into_iter().take(MAX_OUTCOMES).collect();
-                if let Some(attempt) = peer.done(now, outcomes.clone(), rng) {
-                    let report = AttemptReport { attempt, outcomes };
-                    self.signal.ask(now, Asked::AttemptReport(attempt), &report, &mut self.actions);
-                }
+                peer.done(now, attempt, outcomes.clone(), rng);
+                let report = AttemptReport { attempt, outcomes };
+                self.signal.ask(now, Asked::AttemptReport(attempt), &report, &mut self.actions);
             }
         }
     }
@@ -427,6 +427,9 @@ impl Reporting {
 
 /// The file that holds the pinned keys; see [`Action::Save`].
 pub const PINS_FILE: &str = "inp2pc.pins.json";
+/// How many peers the server is asked for at a time: what a node with a thousand forwards sends, and gets
+/// for it, stays a part of the queue that the server keeps for it.
+const MAX_WISHES: usize = 32;
 /// How many forwards a node may have, pushed ones included: each is a listener and a line of `status`.
 pub const MAX_FORWARDS: usize = 1024;
 /// When a report that was refused is made again.

@@ -102,6 +102,11 @@ impl Peer {
         Some(self.asked.map_or(at, |asked| at.max(asked + WISH_INTERVAL)))
     }
 
+    /// Whether the server is being asked, or has yet to keep its word.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self.search, Search::Asking | Search::Promised { .. })
+    }
+
     /// The server is being asked.
     pub(super) fn asking(&mut self, now: Instant) {
         self.asked = Some(now);
@@ -152,8 +157,12 @@ impl Peer {
         self.search = if self.forwarded { Search::Waiting { until, why: Why::Failed } } else { Search::Idle };
     }
 
-    /// The attempt is over. Gives its id, for the report to the server.
-    pub(super) fn done(&mut self, now: Instant, outcomes: Vec<Outcome>, rng: &mut Rng) -> Option<AttemptId> {
+    /// An attempt is over.
+    pub(super) fn done(&mut self, now: Instant, attempt: AttemptId, outcomes: Vec<Outcome>, rng: &mut Rng) {
+        if self.attempt.is_none_or(|(latest, _)| latest != attempt) {
+            // An older one: what it came to is history, and says nothing of the one that runs.
+            return;
+        }
         self.outcomes = outcomes;
         let connected = self.outcomes.iter().any(|outcome| outcome.outcome == Verdict::Connected);
         if matches!(self.search, Search::Running { .. }) {
@@ -163,14 +172,14 @@ impl Peer {
                 self.pace = Pace::default();
                 self.search = Search::Waiting { until: now + LINK_FOLLOWS, why: Why::LinkFollows };
             } else {
-                let reason = self.outcomes.first().map_or_else(
+                let tried = self.outcomes.iter().find(|outcome| outcome.outcome == Verdict::Failed);
+                let reason = tried.or(self.outcomes.first()).map_or_else(
                     || "no rung could be tried".to_owned(),
                     |best| format!("{}: {}", best.rung, best.reason),
                 );
                 self.failed(now, reason, rng);
             }
         }
-        self.attempt.map(|(attempt, _)| attempt)
     }
 
     /// The session has a link.

@@ -3,6 +3,7 @@
 mod alone;
 
 use super::*;
+use crate::ids::AttemptId;
 use crate::path::{Rung, Verdict};
 use crate::server::io::{AdminReply, AdminRequest};
 use crate::status::PeerState;
@@ -28,8 +29,8 @@ fn down(reason: &str) -> SessionNews {
     SessionNews::Down { reason: reason.to_owned() }
 }
 
-fn failed() -> SessionNews {
-    SessionNews::AttemptDone { outcomes: vec![outcome(Verdict::Failed)] }
+fn failed(attempt: AttemptId) -> SessionNews {
+    SessionNews::AttemptDone { attempt, outcomes: vec![outcome(Verdict::Failed)] }
 }
 
 #[test]
@@ -213,7 +214,8 @@ fn a_failed_attempt_is_retried_with_growing_delays_until_there_is_news() {
         delays.push(world.now - last);
         assert_eq!(state(&world, a, "b"), Some(PeerState::Connecting));
         for (node, peer) in [(a, "b"), (b, "a")] {
-            world.news(node, peer, failed());
+            let attempt = world.latest_attempt(node, &peer.parse().unwrap());
+            world.news(node, peer, failed(attempt));
         }
         assert_eq!(state(&world, a, "b"), Some(PeerState::Failed));
         last = world.now;

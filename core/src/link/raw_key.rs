@@ -17,6 +17,7 @@ use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
 };
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use crate::ids::PublicKey;
 
@@ -46,8 +47,10 @@ impl LinkKeys {
         provider
             .cipher_suites
             .sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
-        let der = PrivatePkcs8KeyDer::from([&PKCS8_ED25519, &identity_seed[..]].concat());
-        let signing = provider.key_provider.load_private_key(PrivateKeyDer::Pkcs8(der))?;
+        let der = Zeroizing::new([&PKCS8_ED25519, &identity_seed[..]].concat());
+        let der = PrivatePkcs8KeyDer::from(der.as_slice());
+        // The provider takes an owned key; rustls erases it when it is dropped.
+        let signing = provider.key_provider.load_private_key(PrivateKeyDer::Pkcs8(der.clone_key()))?;
         let spki = signing
             .public_key()
             .ok_or_else(|| Error::General("the provider gives no public key".to_owned()))?

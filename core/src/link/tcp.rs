@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
 use rustls_pki_types::ServerName;
 
@@ -174,11 +174,18 @@ impl TcpLink {
         if let State::Failed(error) = &self.state {
             return Err(error.clone());
         }
-        let sealed = match &mut self.tls {
-            Tls::Client(tls) => seal(tls.process_tls_records(&mut []), plain, out),
-            Tls::Server(tls) => seal(tls.process_tls_records(&mut []), plain, out),
-        };
-        sealed.map_err(|error| self.fail(error))
+        loop {
+            let sealed = match &mut self.tls {
+                Tls::Client(tls) => seal(tls.process_tls_records(&mut []), plain, out),
+                Tls::Server(tls) => seal(tls.process_tls_records(&mut []), plain, out),
+            };
+            match sealed {
+                Ok(true) => return Ok(()),
+                // What TLS itself had to say, a key update for one, is out now.
+                Ok(false) => {}
+                Err(error) => return Err(self.fail(error)),
+            }
+        }
     }
 
     /// Tells the peer that nothing follows, so that it does not take the end for a cut.
@@ -258,11 +265,7 @@ fn step<Data>(
             step
         }
         ConnectionState::EncodeTlsData(mut data) => {
-            append(out, |space| match data.encode(space) {
-                Ok(n) => Ok(n),
-                Err(EncodeError::InsufficientSize(short)) => Err(Some(short)),
-                Err(EncodeError::AlreadyEncoded) => Err(None),
-            });
+            encode(&mut data, out);
             Ok(Step::Again)
         }
         ConnectionState::TransmitTlsData(data) => {
@@ -279,37 +282,54 @@ fn step<Data>(
     (discard, step)
 }
 
+/// Seals `plain`, or does what TLS wants done before; whether `plain` is sealed.
 fn seal<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     plain: &[u8],
     out: &mut Vec<u8>,
-) -> Result<(), LinkError> {
+) -> Result<bool, LinkError> {
     match status.state.map_err(LinkError::Tls)? {
         ConnectionState::WriteTraffic(mut traffic) => {
-            let at = out.len();
-            out.resize(at + plain.len() + RECORD_OVERHEAD, 0);
-            match traffic.encrypt(plain, out.get_mut(at..).unwrap_or_default()) {
-                Ok(n) => {
-                    out.truncate(at + n);
-                    Ok(())
+            let mut exhausted = false;
+            append(out, plain.len() + RECORD_OVERHEAD, |space| match traffic.encrypt(plain, space) {
+                Ok(n) => Ok(n),
+                // A key update (RFC 8446 section 4.6.3) may go in front, and wants more room.
+                Err(EncryptError::InsufficientSize(short)) => Err(Some(short)),
+                Err(EncryptError::EncryptExhausted) => {
+                    exhausted = true;
+                    Err(None)
                 }
-                Err(error) => {
-                    out.truncate(at);
-                    let error = match error {
-                        EncryptError::EncryptExhausted => "this link's keys are used up".to_owned(),
-                        EncryptError::InsufficientSize(_) => "record too large".to_owned(),
-                    };
-                    Err(LinkError::Tls(rustls::Error::General(error)))
+            });
+            match exhausted {
+                true => {
+                    Err(LinkError::Tls(rustls::Error::General("this link's keys are used up".to_owned())))
                 }
+                false => Ok(true),
             }
+        }
+        ConnectionState::EncodeTlsData(mut data) => {
+            encode(&mut data, out);
+            Ok(false)
+        }
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Ok(false)
         }
         _ => Err(LinkError::Tls(rustls::Error::HandshakeNotComplete)),
     }
 }
 
+fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {
+    append(out, 0, |space| match data.encode(space) {
+        Ok(n) => Ok(n),
+        Err(EncodeError::InsufficientSize(short)) => Err(Some(short)),
+        Err(EncodeError::AlreadyEncoded) => Err(None),
+    });
+}
+
 fn close<Data>(status: UnbufferedStatus<'_, '_, Data>, out: &mut Vec<u8>) {
     if let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state {
-        append(out, |space| match traffic.queue_close_notify(space) {
+        append(out, 0, |space| match traffic.queue_close_notify(space) {
             Ok(n) => Ok(n),
             Err(EncryptError::InsufficientSize(short)) => Err(Some(short)),
             Err(EncryptError::EncryptExhausted) => Err(None),
@@ -317,13 +337,13 @@ fn close<Data>(status: UnbufferedStatus<'_, '_, Data>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends what `write` writes, with as much room as it asks for.
+/// Appends what `write` writes, with `room` to begin with and then as much as it asks for.
 fn append(
     out: &mut Vec<u8>,
+    mut room: usize,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<InsufficientSizeError>>,
 ) {
     let at = out.len();
-    let mut room = 0;
     loop {
         out.resize(at + room, 0);
         match write(out.get_mut(at..).unwrap_or_default()) {
@@ -423,6 +443,22 @@ mod tests {
     #[test]
     fn another_punch_key_is_refused_before_tls() {
         assert_eq!(pair(keys(2).1, keys(1).1, &[3; 32]).settle(4096), Err(LinkError::Preface));
+    }
+
+    #[test]
+    fn a_key_update_goes_in_front_of_a_record() {
+        let mut pair = pair(keys(2).1, keys(1).1, &PUNCH);
+        carry(&mut pair, 4096);
+        for _ in 0..3 {
+            let Tls::Client(tls) = &mut pair.client.tls else { panic!("not the client") };
+            if let Ok(ConnectionState::WriteTraffic(traffic)) = tls.process_tls_records(&mut []).state {
+                traffic.refresh_traffic_keys().unwrap();
+            }
+            pair.client.seal(&[7; MAX_RECORD], &mut pair.to_server).unwrap();
+            pair.server.seal(b"answer", &mut pair.to_client).unwrap();
+            let (at_client, at_server) = carry(&mut pair, 4096);
+            assert_eq!((at_client.as_slice(), at_server.len()), (&b"answer"[..], MAX_RECORD));
+        }
     }
 
     #[test]

@@ -104,7 +104,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
     fn a_bucket_refills() {
         #[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]
         let start = Instant::now();

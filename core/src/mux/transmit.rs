@@ -159,7 +159,9 @@ impl Mux {
             }
             filled += n;
         }
-        self.stir(now);
+        if filled > 0 {
+            self.stir(now);
+        }
         filled
     }
 
@@ -186,7 +188,9 @@ impl Mux {
             }
             filled += n;
         }
-        self.stir(now);
+        if filled > 0 {
+            self.stir(now);
+        }
         filled
     }
 

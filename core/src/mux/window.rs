@@ -12,6 +12,13 @@ impl Mux {
         stream.map_or([&[], &[]], |stream| stream.recv.ring.filled())
     }
 
+    /// Whether the peer's direction has ended and all of it was consumed, but [`Self::finished`] has not been
+    /// called yet.
+    pub fn at_end(&self, key: Key) -> bool {
+        let stream = self.slots.find(key).and_then(|slot| self.slots.at(slot));
+        stream.is_some_and(|stream| stream.recv.ends_here())
+    }
+
     /// The application has passed on the first `n` bytes of [`Self::readable`].
     pub fn consume(&mut self, now: Instant, key: Key, n: usize) {
         let Some((slot, stream)) = self.find_mut(key) else {

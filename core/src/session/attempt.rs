@@ -75,10 +75,6 @@ impl Run {
         self.state == RunState::Running
     }
 
-    pub(super) fn started(&self) -> Instant {
-        self.started
-    }
-
     /// A dial, or the link that came of it, failed.
     pub(super) fn failed(&mut self, address: SocketAddr, reason: String) {
         self.pending = self.pending.saturating_sub(1);

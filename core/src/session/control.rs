@@ -82,6 +82,8 @@ pub(crate) fn encode(message: &Control, out: &mut Vec<u8>) {
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     held: Vec<u8>,
+    /// So many bytes of `held` have been read already.
+    read: usize,
 }
 
 impl Reader {
@@ -92,20 +94,34 @@ impl Reader {
 
     /// The next whole message. Call until it gives none: then at most one message's beginning is held.
     pub(crate) fn next(&mut self) -> Result<Option<Control>, BadControl> {
-        let Some((head, rest)) = self.held.split_first_chunk::<4>() else { return Ok(None) };
+        let unread = self.held.get(self.read..).unwrap_or_default();
+        let Some((head, rest)) = unread.split_first_chunk::<4>() else {
+            self.forget();
+            return Ok(None);
+        };
         let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
         if length > MAX_MESSAGE {
             return Err(BadControl::TooLong(length));
         }
-        let Some(body) = rest.get(..length) else { return Ok(None) };
+        let Some(body) = rest.get(..length) else {
+            self.forget();
+            return Ok(None);
+        };
         let message =
             rmp_serde::from_slice(body).map_err(|error| BadControl::Malformed(error.to_string()))?;
-        self.held.drain(..4 + length);
-        if self.held.is_empty() {
+        self.read += 4 + length;
+        Ok(Some(message))
+    }
+
+    /// Drops what has been read: once a batch, so that many short messages cost no more than one long one.
+    fn forget(&mut self) {
+        if self.read == self.held.len() {
             // A RESUME may have been long, and the next message may be hours away.
             self.held = Vec::new();
+        } else {
+            self.held.drain(..self.read);
         }
-        Ok(Some(message))
+        self.read = 0;
     }
 }
 

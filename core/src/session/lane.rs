@@ -61,6 +61,7 @@ impl Lane {
                     }
                 }
                 Frame::Syn { .. } | Frame::Data { .. } | Frame::Window { .. } | Frame::Reset { .. } => {
+                    self.life.active = true;
                     nomination.frame(now, link, frame)?;
                 }
             }
@@ -134,10 +135,12 @@ struct Life {
     last_ping: Instant,
     /// Bytes went out since something came in.
     outstanding: bool,
-    /// Bytes went out or came in since the last ping: the round trip is worth measuring again.
+    /// Frames of streams went out or came in since the last ping: the round trip is worth measuring again.
     active: bool,
     ping: Ping,
     wants_ping: bool,
+    /// The PING that is on its way went out twice.
+    repeated: bool,
     count: u64,
     rtt: Option<Duration>,
 }
@@ -158,6 +161,7 @@ impl Life {
             active: false,
             ping: Ping::None,
             wants_ping: false,
+            repeated: false,
             count: 0,
             rtt: None,
         };
@@ -178,7 +182,10 @@ impl Life {
         self.last_ping = now;
         self.ping = match self.ping {
             Ping::None => Ping::Sent(now, 0),
-            Ping::Sent(_, missed) => Ping::Sent(now, missed + 1),
+            Ping::Sent(_, missed) => {
+                self.repeated = true;
+                Ping::Sent(now, missed + 1)
+            }
         };
     }
 
@@ -197,6 +204,10 @@ impl Life {
         }
         self.ping = Ping::None;
         self.count += 1;
+        if std::mem::take(&mut self.repeated) {
+            // Which of the two was answered cannot be told (Karn's rule, RFC 6298 section 3).
+            return false;
+        }
         let sample = now.saturating_duration_since(sent);
         // RFC 6298's smoothing: an eighth of each new sample.
         self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
@@ -206,7 +217,6 @@ impl Life {
     fn received(&mut self, now: Instant) {
         self.last_received = now;
         self.outstanding = false;
-        self.active = true;
         if let Ping::Sent(_, missed) = &mut self.ping {
             // Alive; the answer itself may be behind bulk data.
             *missed = 0;

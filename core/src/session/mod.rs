@@ -18,6 +18,8 @@ mod attempt;
 mod control;
 mod lane;
 mod nomination;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -90,6 +92,8 @@ pub struct Session {
     next_link: u32,
     /// Since when there has been no link.
     down_since: Option<Instant>,
+    /// Whether the agent believes that there is a link.
+    told_up: bool,
     record: Box<[u8; MAX_RECORD]>,
 }
 
@@ -98,7 +102,8 @@ struct Slot {
     id: LinkId,
     attempt: AttemptId,
     remote: SocketAddr,
-    since: Instant,
+    /// Since when it has not been the nominated one.
+    spare_since: Instant,
     open: Option<Box<Open>>,
 }
 
@@ -162,6 +167,7 @@ impl Session {
             actions: VecDeque::new(),
             next_link: 0,
             down_since: Some(now),
+            told_up: false,
             record: Box::new([0; MAX_RECORD]),
         })
     }
@@ -286,7 +292,10 @@ impl Session {
         let mut error = None;
         while out.len() < limit {
             let mut n = open.lane.fill(now, &mut record[..]);
-            if nomination.carries(link) {
+            // Never ahead of what this link itself has yet to say: the peer takes no frame of a stream before
+            // it has the whole of this side's RESUME.
+            let room = record.len() - n >= mux::MIN_TRANSMIT && !open.lane.wants_transmit();
+            if nomination.carries(link) && room {
                 let streams = nomination.mux.transmit(now, &mut record[n..]);
                 if streams > 0 {
                     open.lane.sent_data(now);
@@ -332,7 +341,7 @@ impl Session {
     pub fn deadline(&self) -> Option<(Instant, &'static str)> {
         let links = self.links.iter().map(|slot| match &slot.open {
             Some(open) if self.nomination.current() == Some(slot.id) => open.lane.deadline(),
-            _ => (slot.since + LINK_PATIENCE, "session: a link that was not nominated"),
+            _ => (slot.spare_since + LINK_PATIENCE, "session: a link that was not nominated"),
         });
         let runs = self.runs.iter().map(|run| match run.deadline() {
             Some(deadline) => (deadline, "session: attempt fails"),
@@ -356,7 +365,7 @@ impl Session {
                         dead.push((slot.id, ending.to_string()));
                     }
                 }
-                _ if now >= slot.since + LINK_PATIENCE => dead.push((slot.id, "timed out".to_owned())),
+                _ if now >= slot.spare_since + LINK_PATIENCE => dead.push((slot.id, "timed out".to_owned())),
                 _ => {}
             }
         }
@@ -384,7 +393,7 @@ impl Session {
     fn add_slot(&mut self, now: Instant, attempt: AttemptId, remote: SocketAddr) -> LinkId {
         let id = LinkId(self.next_link);
         self.next_link = self.next_link.wrapping_add(1);
-        self.links.push(Slot { id, attempt, remote, since: now, open: None });
+        self.links.push(Slot { id, attempt, remote, spare_since: now, open: None });
         id
     }
 
@@ -411,7 +420,12 @@ impl Session {
                     let attempt =
                         self.position(link).and_then(|at| self.links.get(at)).map(|slot| slot.attempt);
                     self.close_where(|slot| slot.id != link && Some(slot.attempt) != attempt);
-                    self.down_since.get_or_insert(now);
+                    self.tell_down(now, "the peer has restarted");
+                }
+                Note::Superseded(link) => {
+                    if let Some(slot) = self.links.iter_mut().find(|slot| slot.id == link) {
+                        slot.spare_since = now;
+                    }
                 }
                 Note::SwitchWanted => self.nominate_another(),
                 Note::Leaving(reason) => self.actions.push_back(Action::PeerLeaving(reason)),
@@ -428,19 +442,23 @@ impl Session {
     fn ready(&mut self, now: Instant, link: LinkId) {
         let Some(slot) = self.links.iter_mut().find(|slot| slot.id == link) else { return };
         let attempt = slot.attempt;
-        if let Some(open) = &mut slot.open {
-            open.stage = Stage::Ready;
+        match &mut slot.open {
+            Some(open) if open.stage < Stage::Ready => open.stage = Stage::Ready,
+            Some(_) | None => return,
         }
         if self.role == Role::Controlled {
             return;
         }
         let current = self.nomination.current();
         let carrying = current.and_then(|current| self.links.iter().find(|slot| slot.id == current));
-        if carrying.is_some_and(|carrying| carrying.attempt == attempt) {
+        match carrying {
             // Second in a race that is decided.
-            self.end(now, link, "another connection of the attempt was faster");
-        } else {
-            self.nomination.nominate(link);
+            Some(carrying) if carrying.attempt == attempt && self.is_up() => {
+                self.end(now, link, "another connection of the attempt was faster");
+            }
+            // The race is still open: if the first one fails now, this one is nominated.
+            Some(carrying) if carrying.attempt == attempt => {}
+            Some(_) | None => self.nomination.nominate(link),
         }
     }
 
@@ -448,6 +466,9 @@ impl Session {
         let Some(slot) = self.links.iter().find(|slot| slot.id == link) else { return };
         let (attempt, remote) = (slot.attempt, slot.remote);
         self.down_since = None;
+        self.told_up = true;
+        let rtt = slot.open.as_ref().and_then(|open| open.lane.rtt());
+        self.nomination.rtt(link, rtt);
         let news = SessionNews::Up { rung: Rung::TcpDirect, remote };
         self.actions.push_back(Action::News(news));
         let mut runs = std::mem::take(&mut self.runs);
@@ -460,9 +481,8 @@ impl Session {
         // Losers of the race, and what carried the session before. The controlled side leaves the latter to
         // the controlling one, which may have nominated anew meanwhile.
         let controlling = self.role == Role::Controlling;
-        let began = self.runs.iter().find(|run| run.id() == attempt).map(Run::started);
         self.close_where(|slot| {
-            let older = began.is_some_and(|began| slot.since < began);
+            let older = slot.attempt != attempt && slot.id < link;
             slot.id != link && (slot.attempt == attempt || (controlling && older))
         });
     }
@@ -513,14 +533,22 @@ impl Session {
             self.settle(now);
         }
         if self.nomination.current().is_none() {
-            self.down_since = Some(now);
+            self.tell_down(now, reason);
+        }
+    }
+
+    /// There is no link any more. What was lost before streams moved over it is no news.
+    fn tell_down(&mut self, now: Instant, reason: &str) {
+        self.down_since.get_or_insert(now);
+        if std::mem::take(&mut self.told_up) {
             self.actions.push_back(Action::News(SessionNews::Down { reason: reason.to_owned() }));
         }
     }
 
     fn finish(&mut self, now: Instant, run: &mut Run, connected: Option<Rung>) {
         if let Some(outcomes) = run.finish(now, connected) {
-            self.actions.push_back(Action::News(SessionNews::AttemptDone { outcomes }));
+            let news = SessionNews::AttemptDone { attempt: run.id(), outcomes };
+            self.actions.push_back(Action::News(news));
         }
     }
 }

@@ -55,6 +55,8 @@ pub(super) enum Note {
     Attached(LinkId),
     /// The peer is another process than before: its older links are void.
     Renewed(LinkId),
+    /// Another link has been nominated in place of this one.
+    Superseded(LinkId),
     /// The peer says that the nominated link is dead.
     SwitchWanted,
     /// The peer is leaving.
@@ -215,6 +217,9 @@ impl Nomination {
     /// Falls silent, says where this side stands, and waits for the other's word.
     fn begin(&mut self, link: LinkId) {
         self.mux.detach();
+        if let Some(previous) = self.current().filter(|previous| *previous != link) {
+            self.notes.push_back(Note::Superseded(previous));
+        }
         self.carrying = Carrying::Waiting(link);
         let resume = Control::Resume { epoch: self.epoch, streams: self.mux.resume() };
         self.outbox.push_back((link, resume));

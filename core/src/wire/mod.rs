@@ -25,5 +25,5 @@ pub const VERSION: u8 = 1;
 pub const MAX_CLEAR: usize = 4 * 1024;
 
 /// The longest message after login, in bytes, its seal included: the longest lists fit
-/// ([`message::MAX_PEERS`] names of 55 bytes each), and a queue of 256 of them stays near 16 MiB.
+/// ([`message::MAX_PEERS`] names of 55 bytes each).
 pub const MAX_SEALED: usize = 64 * 1024;

@@ -136,8 +136,8 @@ fn in_progress(error: &io::Error) -> bool {
 const BACKLOG: i32 = 1024;
 
 /// How long a link's bytes may stay unacknowledged. A peer that vanished without a reset (power, network)
-/// is otherwise noticed only after the kernel's retransmissions, a quarter of an hour. 15 s is one
-/// heartbeat period: shorter would end links over a short radio gap, longer would outlast the heartbeat.
+/// is otherwise noticed only after the kernel's retransmissions, a quarter of an hour. The
+/// link's own pings find it out sooner while anything is outstanding; this is for what they do not see.
 const LINK_USER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Room for datagrams while the task is busy elsewhere: 2 ms at 10 Gbit/s.

@@ -13,14 +13,14 @@ use crate::meter::ForwardMeter;
 use crate::net::StreamIo;
 
 /// A local connection joined to a stream.
-pub(super) struct Flow<S> {
+pub(super) struct Flow<S: StreamIo> {
     io: S,
     pub(super) key: Key,
     pub(super) stage: Stage,
     read: Side,
     write: Side,
-    /// The peer's direction ended before the target was connected.
-    ended_early: bool,
+    /// Both directions have ended in order: only then may the socket close without a reset.
+    orderly: bool,
     /// The forward that it came through; none where this node dialled the target.
     origin: Option<Origin>,
 }
@@ -84,7 +84,7 @@ impl<S: StreamIo> Flow<S> {
         if let Some(origin) = &origin {
             origin.meter.opened();
         }
-        Self { io, key, stage, read: side(read), write: side(write), ended_early: false, origin }
+        Self { io, key, stage, read: side(read), write: side(write), orderly: false, origin }
     }
 
     /// The socket may be readable or writable again.
@@ -99,9 +99,7 @@ impl<S: StreamIo> Flow<S> {
     pub(super) fn poll_dial(&mut self) -> Poll<io::Result<()>> {
         let mut cx = Context::from_waker(&self.write.waker);
         let connected = self.io.poll_connected(&mut cx);
-        if connected.is_pending() {
-            self.write.state = SideState::Blocked;
-        }
+        self.write.state = if connected.is_pending() { SideState::Blocked } else { SideState::Ready };
         connected
     }
 
@@ -160,6 +158,9 @@ impl<S: StreamIo> Flow<S> {
         while self.write.state == SideState::Ready {
             let [front, back] = mux.readable(self.key);
             if front.is_empty() && back.is_empty() {
+                if mux.at_end(self.key) {
+                    self.finish(mux);
+                }
                 return Ok(false);
             }
             if share == 0 {
@@ -187,27 +188,23 @@ impl<S: StreamIo> Flow<S> {
     pub(super) fn established(&mut self, mux: &mut Mux) {
         self.stage = Stage::Open;
         mux.accept(self.key);
-        if self.ended_early {
-            self.finish(mux);
-        }
     }
 
     /// The peer's end of stream has been reached and everything before it written.
-    pub(super) fn finish(&mut self, mux: &mut Mux) {
-        if let Stage::Dialling(_) = self.stage {
-            // A socket that is still connecting cannot end.
-            self.ended_early = true;
-            return;
-        }
+    fn finish(&mut self, mux: &mut Mux) {
         self.write.state = SideState::Done;
         // A socket that is gone already needs no FIN; its reading side will tell.
         let _ = self.io.shutdown();
         mux.finished(self.key);
     }
 
-    /// Ends the local connection by a reset, never by what looks like an orderly end.
-    pub(super) fn abort(mut self, why: Option<&str>) {
-        self.io.abort();
+    /// Ends the local connection in order: both directions have.
+    pub(super) fn close(mut self) {
+        self.orderly = true;
+    }
+
+    /// Ends the local connection by a reset, and notes why. Dropping it does the same without a reason.
+    pub(super) fn abort(self, why: Option<&str>) {
         if let (Some(origin), Some(why)) = (&self.origin, why) {
             origin.meter.failed(why);
         }
@@ -219,8 +216,12 @@ impl<S: StreamIo> Flow<S> {
     }
 }
 
-impl<S> Drop for Flow<S> {
+impl<S: StreamIo> Drop for Flow<S> {
     fn drop(&mut self) {
+        if !self.orderly {
+            // A local program must never take a stream that was cut for one that has ended.
+            self.io.abort();
+        }
         if let Some(origin) = &self.origin {
             origin.meter.closed();
         }

@@ -22,6 +22,7 @@ use inp2p_core::agent::io::SessionNews;
 use inp2p_core::ids::{PeerName, PublicKey};
 use inp2p_core::link::{LinkKeys, Preface};
 use inp2p_core::mux::{Config, Event, Key, Protocol, code};
+use inp2p_core::path::Verdict;
 use inp2p_core::session::{Action, Attempt, LinkId, Session, SessionConfig};
 use inp2p_core::tunnel::Allow;
 use tracing::{debug, info, warn};
@@ -32,7 +33,7 @@ use self::ready::ReadySet;
 use self::target::Dialled;
 use self::wire::Wire;
 use crate::meter::SessionMeter;
-use crate::net::{Net, TcpConfig, TimerIo as _};
+use crate::net::{Net, StreamIo, TcpConfig, TimerIo as _};
 
 /// What others ask of a session.
 pub(crate) enum Command<N: Net> {
@@ -62,7 +63,14 @@ pub(crate) enum Command<N: Net> {
     /// There is no way to the peer for now: those who wait for one end with this reason.
     Unreachable(String),
     /// A target's name was looked up and dialled.
-    Dialled(Key, Dialled<N>),
+    Dialled {
+        /// Which core of the session asked.
+        generation: u64,
+        /// The stream that it is for.
+        key: Key,
+        /// How far it came.
+        dialled: Dialled<N>,
+    },
     /// End in order.
     Leave,
 }
@@ -108,14 +116,15 @@ pub(crate) async fn run<N: Net>(
         ready: ReadySet::new(streams * 2 + WIRES * 2),
         wire_bits: streams * 2,
         wires: Vec::new(),
-        flows: (0..streams).map(|_| None).collect(),
+        flows: Vec::new(),
         open: 0,
         waiting: VecDeque::new(),
         deadlines: BTreeMap::new(),
         unreachable: None,
         scratch: Vec::new(),
         woken: Vec::new(),
-        leaving: None,
+        leaving: Leaving::No,
+        generation: 0,
         news_backlog: VecDeque::new(),
     };
     poll_fn(|cx| task.poll(cx)).await;
@@ -150,10 +159,21 @@ struct Task<N: Net> {
     scratch: Vec<u8>,
     /// The slots of the flows that were woken, while they are served.
     woken: Vec<usize>,
-    /// Set when told to leave: when to stop waiting for the streams.
-    leaving: Option<Instant>,
+    leaving: Leaving,
+    /// Counts the cores of this session: what belongs to an earlier one is void.
+    generation: u64,
     /// News that the control task has yet to take.
     news_backlog: VecDeque<SessionNews>,
+}
+
+/// How far the session is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// Told to leave: open streams may finish until then, and nothing new begins.
+    Draining(Instant),
+    /// All has ended; the peer is being told, until then.
+    Parting(Instant),
 }
 
 struct Waiting<N: Net> {
@@ -174,11 +194,15 @@ impl<N: Net> Task<N> {
             }
             let mut more = self.woken(now);
             more |= self.receive(now);
+            // What was received counts as a sign of life; what time brings is acted on below.
+            self.time(now);
             more |= self.act(now);
             more |= self.events(now);
             more |= self.transmit(now);
+            // The last acknowledgement that went out may have ended a stream.
+            more |= self.events(now);
             more |= self.act(now);
-            if self.time(now) {
+            if self.is_over(now) {
                 return Poll::Ready(());
             }
             self.tell(cx);
@@ -220,9 +244,15 @@ impl<N: Net> Task<N> {
                 self.unreachable = Some(reason);
                 self.shorten_openings();
             }
-            Command::Dialled(key, dialled) => self.dialled(now, key, dialled),
+            Command::Dialled { generation, key, dialled } if generation == self.generation => {
+                self.dialled(now, key, dialled);
+            }
+            // For a peer that had another key: the connection closes unused.
+            Command::Dialled { .. } => {}
             Command::Leave => {
-                self.leaving.get_or_insert(now + DRAIN);
+                if self.leaving == Leaving::No {
+                    self.leaving = Leaving::Draining(now + DRAIN);
+                }
             }
         }
     }
@@ -238,7 +268,8 @@ impl<N: Net> Task<N> {
                 own: self.common.own,
                 peer: key,
                 instance: self.common.instance,
-                number: self.number,
+                // No two cores of a process have the same: fewer sessions than 2^32 are ever made.
+                number: self.number + (self.generation << 32),
             };
             self.core = Session::new(now, config);
         }
@@ -252,18 +283,16 @@ impl<N: Net> Task<N> {
     }
 
     fn drop_core(&mut self) {
+        self.end_flows(code::NONE, "the peer's key has changed");
         self.core = None;
         self.wires.clear();
-        self.deadlines.clear();
-        for flow in &mut self.flows {
-            if let Some(flow) = flow.take() {
-                flow.abort(Some("the peer's key has changed"));
-            }
-        }
-        self.open = 0;
+        self.generation += 1;
     }
 
     fn open_stream(&mut self, now: Instant, stream: N::Stream, origin: Origin) {
+        if self.leaving != Leaving::No {
+            return refuse(stream, &origin, STOPPING);
+        }
         let until = now + OPENING;
         let Some(core) = &mut self.core else {
             self.wanted();
@@ -299,6 +328,9 @@ impl<N: Net> Task<N> {
         let (read, write) = flows::bits(slot);
         self.ready.set(read);
         self.ready.set(write);
+        if self.flows.len() <= slot {
+            self.flows.resize_with(slot + 1, || None);
+        }
         if let Some(place) = self.flows.get_mut(slot) {
             *place = Some(flow);
             self.open += 1;
@@ -320,7 +352,10 @@ impl<N: Net> Task<N> {
     }
 
     fn wanted(&mut self) {
-        self.news_backlog.push_back(SessionNews::Wanted);
+        // One wish is enough.
+        if !self.news_backlog.iter().any(|news| matches!(news, SessionNews::Wanted)) {
+            self.news_backlog.push_back(SessionNews::Wanted);
+        }
     }
 
     /// Tries again what was woken. Whether something wants another turn at once.
@@ -489,8 +524,17 @@ impl<N: Net> Task<N> {
             SessionNews::Down { reason } => {
                 debug!(peer = %self.peer, reason, "link down");
                 self.unreachable = Some(reason.clone());
+                if self.open > 0 {
+                    self.wanted();
+                }
             }
-            SessionNews::Wanted | SessionNews::AttemptDone { .. } => {}
+            SessionNews::AttemptDone { outcomes, .. } => {
+                let failed = outcomes.iter().find(|outcome| outcome.outcome == Verdict::Failed);
+                if let Some(failed) = failed.filter(|_| !self.core.as_ref().is_some_and(Session::is_up)) {
+                    self.unreachable = Some(format!("{}: {}", failed.rung, failed.reason));
+                }
+            }
+            SessionNews::Wanted => {}
         }
         self.news_backlog.push_back(news);
     }
@@ -512,15 +556,8 @@ impl<N: Net> Task<N> {
                     }
                     self.pump(now, slot);
                 }
-                Event::Readable { key } | Event::Writable { key } => {
+                Event::Readable { key } | Event::Writable { key } | Event::Finished { key } => {
                     self.pump(now, key.index());
-                }
-                Event::Finished { key } => {
-                    let Self { core, flows, .. } = self;
-                    let flow = flows.get_mut(key.index()).and_then(Option::as_mut);
-                    if let (Some(core), Some(flow)) = (core, flow.filter(|flow| flow.key == key)) {
-                        flow.finish(core.mux());
-                    }
                 }
                 Event::Reset { key, code, text } => {
                     if let Some(flow) = self.take_flow(key) {
@@ -537,7 +574,11 @@ impl<N: Net> Task<N> {
                         flow.abort(Some(&text));
                     }
                 }
-                Event::Closed { key } => drop(self.take_flow(key)),
+                Event::Closed { key } => {
+                    if let Some(flow) = self.take_flow(key) {
+                        flow.close();
+                    }
+                }
             }
         }
         any
@@ -546,6 +587,7 @@ impl<N: Net> Task<N> {
     /// A stream that the peer opened: dials its target.
     fn incoming(&mut self, now: Instant, key: Key, protocol: Protocol, target: &str) {
         let dialled = match protocol {
+            _ if self.leaving != Leaving::No => Dialled::Refused(code::STOPPING, STOPPING.to_owned()),
             Protocol::Tcp => target::dial(&self.net, &self.common.allow, target),
             Protocol::Other => {
                 Dialled::Refused(code::UNSUPPORTED, "this version forwards TCP only".to_owned())
@@ -554,10 +596,13 @@ impl<N: Net> Task<N> {
         if let Dialled::Lookup(target) = dialled {
             let (net, common, mut commands) =
                 (self.net.clone(), Arc::clone(&self.common), self.own_commands.clone());
+            let generation = self.generation;
             self.net.spawn("target", async move {
                 let dialled = target::look_up(&net, &common.allow, &target).await;
                 // The session may be gone; then nobody waits for this.
-                let _ = futures_util::SinkExt::send(&mut commands, Command::Dialled(key, dialled)).await;
+                let _ =
+                    futures_util::SinkExt::send(&mut commands, Command::Dialled { generation, key, dialled })
+                        .await;
             });
             return;
         }
@@ -568,7 +613,7 @@ impl<N: Net> Task<N> {
         let Some(core) = &mut self.core else { return };
         match dialled {
             // The stream may have ended while the name was looked up; the connection closes unused then.
-            Dialled::Begun(_) if core.mux().bytes(key).is_none() => {}
+            _ if core.mux().bytes(key).is_none() => {}
             Dialled::Begun(stream) => {
                 let until = now + DIALLING;
                 let flow = Flow::new(stream, key, Stage::Dialling(until), None, &self.ready);
@@ -582,8 +627,8 @@ impl<N: Net> Task<N> {
         }
     }
 
-    /// Acts on deadlines. Whether the session is over.
-    fn time(&mut self, now: Instant) -> bool {
+    /// Acts on deadlines.
+    fn time(&mut self, now: Instant) {
         if let Some(core) = &mut self.core
             && core.deadline().is_some_and(|(deadline, _)| deadline <= now)
         {
@@ -602,28 +647,50 @@ impl<N: Net> Task<N> {
                 refuse(waiting.stream, &waiting.origin, &self.no_path());
             }
         }
-        match self.leaving {
-            Some(until) if self.open == 0 || until <= now => {
-                self.leave(now);
-                true
-            }
-            _ => false,
+        if let Leaving::Draining(until) = self.leaving
+            && (self.open == 0 || until <= now)
+        {
+            self.leave(now);
         }
     }
 
-    /// Ends what is left, and tells the peer as far as its connections take it.
+    /// Ends what is left, and tells the peer.
     fn leave(&mut self, now: Instant) {
-        let reason = "the node is stopping";
+        self.leaving = Leaving::Parting(now + PARTING);
+        for waiting in self.waiting.drain(..) {
+            refuse(waiting.stream, &waiting.origin, STOPPING);
+        }
+        self.end_flows(code::STOPPING, STOPPING);
+        if let Some(core) = &mut self.core {
+            core.leave(STOPPING);
+        }
+    }
+
+    /// Whether the session has ended: nothing is left to do, and the peer has been told.
+    fn is_over(&self, now: Instant) -> bool {
+        match self.leaving {
+            Leaving::No | Leaving::Draining(_) => false,
+            Leaving::Parting(until) => {
+                let told = self.core.as_ref().is_none_or(|core| {
+                    self.wires.iter().all(|wire| wire.is_flushed() && !core.wants_transmit(wire.link))
+                });
+                told || until <= now
+            }
+        }
+    }
+
+    /// Ends all streams by a reset, towards the peer too.
+    fn end_flows(&mut self, code: u16, reason: &str) {
         for flow in &mut self.flows {
-            if let (Some(flow), Some(core)) = (flow.take(), &mut self.core) {
-                core.mux().reset(flow.key, code::STOPPING, reason);
+            if let Some(flow) = flow.take() {
+                if let Some(core) = &mut self.core {
+                    core.mux().reset(flow.key, code, reason);
+                }
                 flow.abort(Some(reason));
             }
         }
-        if let Some(core) = &mut self.core {
-            core.leave(reason);
-        }
-        self.transmit(now);
+        self.open = 0;
+        self.deadlines.clear();
     }
 
     /// A dial or an opening took too long.
@@ -695,9 +762,9 @@ impl<N: Net> Task<N> {
                 }
             }
         }
-        if self.news_backlog.len() > NEWS {
-            // Only the wish for a path repeats itself, and one wish is enough.
-            self.news_backlog.retain(|news| !matches!(news, SessionNews::Wanted));
+        // What the control task does not take for so long is history.
+        while self.news_backlog.len() > NEWS {
+            self.news_backlog.pop_front();
         }
     }
 
@@ -712,7 +779,11 @@ impl<N: Net> Task<N> {
         let core = self.core.as_ref().and_then(Session::deadline).map(|(deadline, _)| deadline);
         let flows = self.deadlines.keys().next().map(|(deadline, _)| *deadline);
         let waiting = self.waiting.front().map(|waiting| waiting.until);
-        let at = [core, flows, waiting, self.leaving].into_iter().flatten().min();
+        let leaving = match self.leaving {
+            Leaving::No => None,
+            Leaving::Draining(until) | Leaving::Parting(until) => Some(until),
+        };
+        let at = [core, flows, waiting, leaving].into_iter().flatten().min();
         if self.timer.poll_at(cx, at).is_ready() {
             cx.waker().wake_by_ref();
         }
@@ -721,7 +792,7 @@ impl<N: Net> Task<N> {
 }
 
 /// Ends a local connection that never became a stream.
-fn refuse<S: crate::net::StreamIo>(mut stream: S, origin: &Origin, why: &str) {
+pub(crate) fn refuse<S: StreamIo>(mut stream: S, origin: &Origin, why: &str) {
     origin.meter.opened();
     origin.meter.failed(why);
     origin.meter.closed();
@@ -735,8 +806,8 @@ const TURNS: usize = 16;
 /// Connections of links at a time; the core has fewer.
 const WIRES: usize = 48;
 
-/// Local connections that wait for the first word of a peer: as many as streams may be unanswered.
-const WAITING: usize = 256;
+/// Local connections that wait for the first word of a peer: as many as a session may have streams.
+const WAITING: usize = 4096;
 
 /// How long a local connection waits for a path: what a person waits before trying again.
 const OPENING: Duration = Duration::from_secs(10);
@@ -748,8 +819,15 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long a target may take to answer: three SYNs.
 const DIALLING: Duration = Duration::from_secs(10);
 
-/// How long open streams may go on after the node was told to stop.
-const DRAIN: Duration = Duration::from_secs(8);
+/// How long open streams may go on after the node was told to stop: with [`PARTING`] and the goodbye to the
+/// server it stays below ten seconds.
+const DRAIN: Duration = Duration::from_millis(7500);
 
-/// News that may wait; beyond it repetitions are dropped.
+/// How long the peer's connections have to take the last words.
+const PARTING: Duration = Duration::from_millis(500);
+
+/// Why streams end when the node does.
+const STOPPING: &str = "the node is stopping";
+
+/// News that may wait; beyond it the oldest are dropped.
 const NEWS: usize = 64;

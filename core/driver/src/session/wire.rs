@@ -129,6 +129,11 @@ impl<S: StreamIo> Wire<S> {
         Ok(false)
     }
 
+    /// Whether the kernel has everything.
+    pub(super) fn is_flushed(&self) -> bool {
+        !self.connected || self.written == self.out.len()
+    }
+
     /// Gives back what an idle link does not need.
     pub(super) fn relax(&mut self) {
         self.tail.shrink_to_fit();

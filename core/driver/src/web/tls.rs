@@ -2,8 +2,8 @@
 //!
 //! The server shows the certificate of `-tls-cert`, or a self-signed one that it made at its first start
 //! and keeps. The client asks for no authority: **what authenticates the server is the login inside**, which
-//! proves the token and the pinned identity under seals of its own. TLS hides names and sizes from the
-//! network, and where a `-server-ca` is given, it is checked in full on top.
+//! proves the token and the pinned identity under seals of its own. TLS hides the names in the login
+//! from the network, and where a `-server-ca` is given, it is checked in full on top.
 
 use std::fmt;
 use std::sync::Arc;

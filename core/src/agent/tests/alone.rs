@@ -143,8 +143,9 @@ fn peers_that_reach_for_this_node_are_bounded_and_forwards_keep_their_place() {
     assert_eq!(busy, MAX_PEERS + 1);
     // Once their attempts are over, they make room.
     for peer in 0..MAX_PEERS - 1 {
+        let event = failed(AttemptId((peer as u128).to_be_bytes()));
         let peer: PeerName = format!("n{peer}").parse().unwrap();
-        alone.agent.handle(alone.now, Input::Session { peer: &peer, event: failed() });
+        alone.agent.handle(alone.now, Input::Session { peer: &peer, event });
     }
     alone.ask(&encode(8, &Refused::new(Code::Other, "")));
     assert_eq!(refused(&alone.ask(&encode(9, &punch("new", 9, key(2)))), 9), None);

@@ -156,8 +156,9 @@ impl Queue {
 
 /// Going away (RFC 6455 section 7.4.1).
 pub(crate) const GOING_AWAY: u16 = 1001;
-/// News for one node are coalesced, so a healthy one has a handful; 256 means that it stopped reading.
-const MAX_QUEUED_MESSAGES: usize = 256;
+/// A node that many peers reach for at once, after a restart of the server, gets some hundreds of messages in a
+/// moment; more mean that it stopped reading.
+const MAX_QUEUED_MESSAGES: usize = 1024;
 /// Four messages of the largest size, or 256 of 1 KiB: what one stuck node may cost the server.
 const MAX_QUEUED_BYTES: usize = 256 * 1024;
 /// An idle connection keeps room for this many messages and gives the rest back.
