@@ -5,7 +5,9 @@
 //! [`ReadySet`], which says which of them to try again; others talk to it by [`Command`].
 
 mod flows;
+mod links;
 mod ready;
+mod streams;
 mod target;
 mod wire;
 
@@ -21,19 +23,19 @@ use futures_util::StreamExt as _;
 use inp2p_core::agent::io::SessionNews;
 use inp2p_core::ids::{PeerName, PublicKey};
 use inp2p_core::link::{LinkKeys, Preface};
-use inp2p_core::mux::{Config, Event, Key, Protocol, code};
-use inp2p_core::path::Verdict;
-use inp2p_core::session::{Action, Attempt, LinkId, Session, SessionConfig};
+use inp2p_core::mux::{Config, Key, code};
+use inp2p_core::session::{Attempt, Session, SessionConfig};
 use inp2p_core::tunnel::Allow;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
+use self::flows::Flow;
 pub(crate) use self::flows::Origin;
-use self::flows::{Flow, Stage, Turn};
 use self::ready::ReadySet;
+use self::streams::refuse;
 use self::target::Dialled;
 use self::wire::Wire;
 use crate::meter::SessionMeter;
-use crate::net::{Net, StreamIo, TcpConfig, TimerIo as _};
+use crate::net::{Net, TimerIo as _};
 
 /// What others ask of a session.
 pub(crate) enum Command<N: Net> {
@@ -289,68 +291,6 @@ impl<N: Net> Task<N> {
         self.generation += 1;
     }
 
-    fn open_stream(&mut self, now: Instant, stream: N::Stream, origin: Origin) {
-        if self.leaving != Leaving::No {
-            return refuse(stream, &origin, STOPPING);
-        }
-        let until = now + OPENING;
-        let Some(core) = &mut self.core else {
-            self.wanted();
-            if self.waiting.len() < WAITING {
-                self.waiting.push_back(Waiting { stream, origin, until, shortened: false });
-            } else {
-                refuse(stream, &origin, "too many connections wait for a path to the peer");
-            }
-            return;
-        };
-        let up = core.is_up();
-        match core.mux().open(Protocol::Tcp, &origin.target) {
-            Ok(key) => {
-                let flow = Flow::new(
-                    stream,
-                    key,
-                    Stage::Opening { until, shortened: false },
-                    Some(origin),
-                    &self.ready,
-                );
-                self.add_flow(flow, until);
-            }
-            Err(error) => refuse(stream, &origin, &error.to_string()),
-        }
-        if !up {
-            self.wanted();
-        }
-    }
-
-    fn add_flow(&mut self, flow: Flow<N::Stream>, until: Instant) {
-        let (slot, key) = (flow.key.index(), flow.key);
-        self.deadlines.insert((until, slot), key);
-        let (read, write) = flows::bits(slot);
-        self.ready.set(read);
-        self.ready.set(write);
-        if self.flows.len() <= slot {
-            self.flows.resize_with(slot + 1, || None);
-        }
-        if let Some(place) = self.flows.get_mut(slot) {
-            *place = Some(flow);
-            self.open += 1;
-        }
-    }
-
-    fn take_flow(&mut self, key: Key) -> Option<Flow<N::Stream>> {
-        let place = self.flows.get_mut(key.index())?;
-        let flow = place.take_if(|flow| flow.key == key)?;
-        if let Stage::Dialling(until) | Stage::Opening { until, .. } = flow.stage {
-            self.deadlines.remove(&(until, key.index()));
-        }
-        self.open -= 1;
-        Some(flow)
-    }
-
-    fn flow(&mut self, key: Key) -> Option<&mut Flow<N::Stream>> {
-        self.flows.get_mut(key.index())?.as_mut().filter(|flow| flow.key == key)
-    }
-
     fn wanted(&mut self) {
         // One wish is enough.
         if !self.news_backlog.iter().any(|news| matches!(news, SessionNews::Wanted)) {
@@ -384,249 +324,6 @@ impl<N: Net> Task<N> {
         more
     }
 
-    /// Moves the bytes of one flow.
-    fn pump(&mut self, now: Instant, slot: usize) -> bool {
-        let Some(core) = &mut self.core else { return false };
-        let Some(flow) = self.flows.get_mut(slot).and_then(Option::as_mut) else { return false };
-        let key = flow.key;
-        if let Stage::Dialling(until) = flow.stage {
-            match flow.poll_dial() {
-                Poll::Pending => return false,
-                Poll::Ready(Ok(())) => {
-                    self.deadlines.remove(&(until, slot));
-                    flow.established(core.mux());
-                }
-                Poll::Ready(Err(error)) => {
-                    core.mux().reset(key, target::code_of(&error), &target::explain(&error));
-                    drop(self.take_flow(key));
-                    return true;
-                }
-            }
-        }
-        match flow.pump(now, core.mux()) {
-            Turn::Settled => false,
-            Turn::More => {
-                let (read, write) = flows::bits(slot);
-                self.ready.set(read);
-                self.ready.set(write);
-                true
-            }
-            Turn::Broken => {
-                if let Some(flow) = self.take_flow(key) {
-                    flow.abort(None);
-                }
-                true
-            }
-        }
-    }
-
-    /// Reads the links. Whether something came.
-    fn receive(&mut self, now: Instant) -> bool {
-        let Some(core) = &mut self.core else { return false };
-        let mut more = false;
-        let mut ended: Vec<(LinkId, String)> = Vec::new();
-        for wire in &mut self.wires {
-            if !wire.connected {
-                match wire.poll_connected() {
-                    Poll::Pending => continue,
-                    Poll::Ready(Ok(())) => core.connected(now, wire.link),
-                    Poll::Ready(Err(error)) => {
-                        ended.push((wire.link, target::explain(&error)));
-                        continue;
-                    }
-                }
-            }
-            match wire.receive(now, core, &mut self.scratch) {
-                Ok(again) => more |= again,
-                Err(reason) => ended.push((wire.link, reason)),
-            }
-        }
-        for (link, reason) in ended {
-            core.closed(now, link, &reason);
-            more = true;
-        }
-        more
-    }
-
-    /// Writes the links. Whether a link has more to write and can.
-    fn transmit(&mut self, now: Instant) -> bool {
-        let Some(core) = &mut self.core else { return false };
-        let mut more = false;
-        let mut ended: Vec<(LinkId, String)> = Vec::new();
-        for wire in self.wires.iter_mut().filter(|wire| wire.connected) {
-            match wire.transmit(now, core) {
-                Ok(again) => more |= again,
-                Err(reason) => ended.push((wire.link, reason)),
-            }
-        }
-        for (link, reason) in ended {
-            core.closed(now, link, &reason);
-            more = true;
-        }
-        more
-    }
-
-    /// Does what the core wants done.
-    fn act(&mut self, now: Instant) -> bool {
-        let mut acted = false;
-        while let Some(action) = self.core.as_mut().and_then(Session::poll_action) {
-            acted = true;
-            match action {
-                Action::Dial { link, to } => self.dial(now, link, to),
-                Action::Close { link, farewell } => {
-                    if let Some(at) = self.wires.iter().position(|wire| wire.link == link) {
-                        self.wires.swap_remove(at).close(&farewell);
-                    }
-                }
-                Action::News(news) => self.hear(news),
-                Action::PeerLeaving(reason) => debug!(peer = %self.peer, reason, "the peer is leaving"),
-            }
-        }
-        acted
-    }
-
-    fn dial(&mut self, now: Instant, link: LinkId, to: SocketAddr) {
-        debug!(peer = %self.peer, %to, "dialling");
-        let config = TcpConfig { link: true, ..TcpConfig::default() };
-        match self.net.connect(&config, to) {
-            Ok(stream) => self.add_wire(now, link, stream, false),
-            Err(error) => {
-                if let Some(core) = &mut self.core {
-                    core.closed(now, link, &target::explain(&error));
-                }
-            }
-        }
-    }
-
-    fn add_wire(&mut self, now: Instant, link: LinkId, stream: N::Stream, connected: bool) {
-        let free = (0..WIRES).find(|place| self.wires.iter().all(|wire| wire.place != *place));
-        let Some(place) = free else {
-            if let Some(core) = &mut self.core {
-                core.closed(now, link, "too many connections at once");
-            }
-            return;
-        };
-        let bits = (self.wire_bits + place * 2, self.wire_bits + place * 2 + 1);
-        let mut wire = Wire::new(link, stream, place, bits, &self.ready);
-        wire.connected = connected;
-        self.wires.push(wire);
-        self.ready.set(bits.0);
-    }
-
-    fn hear(&mut self, news: SessionNews) {
-        match &news {
-            SessionNews::Up { rung, remote } => {
-                self.unreachable = None;
-                self.meter.switched();
-                // The agent tells people of it.
-                debug!(peer = %self.peer, %rung, %remote, "link up");
-            }
-            SessionNews::Down { reason } => {
-                debug!(peer = %self.peer, reason, "link down");
-                self.unreachable = Some(reason.clone());
-                if self.open > 0 {
-                    self.wanted();
-                }
-            }
-            SessionNews::AttemptDone { outcomes, .. } => {
-                let failed = outcomes.iter().find(|outcome| outcome.outcome == Verdict::Failed);
-                if let Some(failed) = failed.filter(|_| !self.core.as_ref().is_some_and(Session::is_up)) {
-                    self.unreachable = Some(format!("{}: {}", failed.rung, failed.reason));
-                }
-            }
-            SessionNews::Wanted => {}
-        }
-        self.news_backlog.push_back(news);
-    }
-
-    /// Acts on what the streams have to say.
-    fn events(&mut self, now: Instant) -> bool {
-        let mut any = false;
-        while let Some(event) = self.core.as_mut().and_then(|core| core.mux().poll_event()) {
-            any = true;
-            match event {
-                Event::Incoming { key, protocol, target } => self.incoming(now, key, protocol, &target),
-                Event::Accepted { key } => {
-                    let slot = key.index();
-                    if let Some(flow) = self.flow(key)
-                        && let Stage::Opening { until, .. } = flow.stage
-                    {
-                        flow.stage = Stage::Open;
-                        self.deadlines.remove(&(until, slot));
-                    }
-                    self.pump(now, slot);
-                }
-                Event::Readable { key } | Event::Writable { key } | Event::Finished { key } => {
-                    self.pump(now, key.index());
-                }
-                Event::Reset { key, code, text } => {
-                    if let Some(flow) = self.take_flow(key) {
-                        debug!(peer = %self.peer, code, reason = text, "stream reset");
-                        let ours = matches!(
-                            code,
-                            code::ABORTED | code::NO_LINK | code::RESTARTED | code::STOPPING | code::GONE
-                        );
-                        if let (Some(target), Stage::Opening { .. }, false) =
-                            (flow.target(), flow.stage, ours)
-                        {
-                            warn!(peer = %self.peer, target, reason = text, "connection refused by the peer");
-                        }
-                        flow.abort(Some(&text));
-                    }
-                }
-                Event::Closed { key } => {
-                    if let Some(flow) = self.take_flow(key) {
-                        flow.close();
-                    }
-                }
-            }
-        }
-        any
-    }
-
-    /// A stream that the peer opened: dials its target.
-    fn incoming(&mut self, now: Instant, key: Key, protocol: Protocol, target: &str) {
-        let dialled = match protocol {
-            _ if self.leaving != Leaving::No => Dialled::Refused(code::STOPPING, STOPPING.to_owned()),
-            Protocol::Tcp => target::dial(&self.net, &self.common.allow, target),
-            Protocol::Other => {
-                Dialled::Refused(code::UNSUPPORTED, "this version forwards TCP only".to_owned())
-            }
-        };
-        if let Dialled::Lookup(target) = dialled {
-            let (net, common, mut commands) =
-                (self.net.clone(), Arc::clone(&self.common), self.own_commands.clone());
-            let generation = self.generation;
-            self.net.spawn("target", async move {
-                let dialled = target::look_up(&net, &common.allow, &target).await;
-                // The session may be gone; then nobody waits for this.
-                let _ =
-                    futures_util::SinkExt::send(&mut commands, Command::Dialled { generation, key, dialled })
-                        .await;
-            });
-            return;
-        }
-        self.dialled(now, key, dialled);
-    }
-
-    fn dialled(&mut self, now: Instant, key: Key, dialled: Dialled<N>) {
-        let Some(core) = &mut self.core else { return };
-        match dialled {
-            // The stream may have ended while the name was looked up; the connection closes unused then.
-            _ if core.mux().bytes(key).is_none() => {}
-            Dialled::Begun(stream) => {
-                let until = now + DIALLING;
-                let flow = Flow::new(stream, key, Stage::Dialling(until), None, &self.ready);
-                self.add_flow(flow, until);
-            }
-            Dialled::Refused(code, text) => {
-                info!(peer = %self.peer, reason = text, "refused to connect for the peer");
-                core.mux().reset(key, code, &text);
-            }
-            Dialled::Lookup(_) => core.mux().reset(key, code::UNREACHABLE, "looked up twice"),
-        }
-    }
-
     /// Acts on deadlines.
     fn time(&mut self, now: Instant) {
         if let Some(core) = &mut self.core
@@ -652,99 +349,6 @@ impl<N: Net> Task<N> {
         {
             self.leave(now);
         }
-    }
-
-    /// Ends what is left, and tells the peer.
-    fn leave(&mut self, now: Instant) {
-        self.leaving = Leaving::Parting(now + PARTING);
-        for waiting in self.waiting.drain(..) {
-            refuse(waiting.stream, &waiting.origin, STOPPING);
-        }
-        self.end_flows(code::STOPPING, STOPPING);
-        if let Some(core) = &mut self.core {
-            core.leave(STOPPING);
-        }
-    }
-
-    /// Whether the session has ended: nothing is left to do, and the peer has been told.
-    fn is_over(&self, now: Instant) -> bool {
-        match self.leaving {
-            Leaving::No | Leaving::Draining(_) => false,
-            Leaving::Parting(until) => {
-                let told = self.core.as_ref().is_none_or(|core| {
-                    self.wires.iter().all(|wire| wire.is_flushed() && !core.wants_transmit(wire.link))
-                });
-                told || until <= now
-            }
-        }
-    }
-
-    /// Ends all streams by a reset, towards the peer too.
-    fn end_flows(&mut self, code: u16, reason: &str) {
-        for flow in &mut self.flows {
-            if let Some(flow) = flow.take() {
-                if let Some(core) = &mut self.core {
-                    core.mux().reset(flow.key, code, reason);
-                }
-                flow.abort(Some(reason));
-            }
-        }
-        self.open = 0;
-        self.deadlines.clear();
-    }
-
-    /// A dial or an opening took too long.
-    fn overdue(&mut self, now: Instant, key: Key) {
-        let up = self.core.as_ref().is_some_and(Session::is_up);
-        let reason = self.no_path();
-        let Some(flow) = self.flow(key) else { return };
-        match flow.stage {
-            // The far side has its own patience with the target, and will answer.
-            Stage::Opening { .. } if up => {
-                let until = now + OPENING;
-                flow.stage = Stage::Opening { until, shortened: false };
-                self.deadlines.insert((until, key.index()), key);
-            }
-            Stage::Opening { .. } => self.give_up(key, code::NO_LINK, &reason),
-            Stage::Dialling(_) => self.give_up(key, code::TIMEOUT, "the target did not answer in 10 s"),
-            Stage::Open => {}
-        }
-    }
-
-    fn give_up(&mut self, key: Key, code: u16, reason: &str) {
-        if let Some(core) = &mut self.core {
-            core.mux().reset(key, code, reason);
-        }
-        if let Some(flow) = self.take_flow(key) {
-            flow.abort(Some(reason));
-        }
-    }
-
-    /// There is no way to the peer for now: those who wait for one wait no longer than a peer that is just
-    /// starting anew needs to come back.
-    fn shorten_openings(&mut self) {
-        if self.core.as_ref().is_some_and(Session::is_up) {
-            return;
-        }
-        let shorter = |until: Instant| until.checked_sub(OPENING - GRACE).unwrap_or(until);
-        for waiting in self.waiting.iter_mut().filter(|waiting| !waiting.shortened) {
-            waiting.until = shorter(waiting.until);
-            waiting.shortened = true;
-        }
-        let Self { flows, deadlines, .. } = self;
-        for flow in flows.iter_mut().flatten() {
-            if let Stage::Opening { until, shortened: false } = flow.stage {
-                deadlines.remove(&(until, flow.key.index()));
-                let until = shorter(until);
-                deadlines.insert((until, flow.key.index()), flow.key);
-                flow.stage = Stage::Opening { until, shortened: true };
-            }
-        }
-    }
-
-    fn no_path(&self) -> String {
-        let reason = self.unreachable.as_deref().unwrap_or("the peer did not answer in time");
-        format!("no path to {}: {reason}", self.peer)
     }
 
     /// Passes news on to the control task, as far as it takes them.
@@ -789,15 +393,31 @@ impl<N: Net> Task<N> {
         }
         Poll::Pending
     }
-}
 
-/// Ends a local connection that never became a stream.
-pub(crate) fn refuse<S: StreamIo>(mut stream: S, origin: &Origin, why: &str) {
-    origin.meter.opened();
-    origin.meter.failed(why);
-    origin.meter.closed();
-    warn!(target = %origin.target, reason = why, "forwarded connection refused");
-    stream.abort();
+    /// Ends what is left, and tells the peer.
+    fn leave(&mut self, now: Instant) {
+        self.leaving = Leaving::Parting(now + PARTING);
+        for waiting in self.waiting.drain(..) {
+            refuse(waiting.stream, &waiting.origin, STOPPING);
+        }
+        self.end_flows(code::STOPPING, STOPPING);
+        if let Some(core) = &mut self.core {
+            core.leave(STOPPING);
+        }
+    }
+
+    /// Whether the session has ended: nothing is left to do, and the peer has been told.
+    fn is_over(&self, now: Instant) -> bool {
+        match self.leaving {
+            Leaving::No | Leaving::Draining(_) => false,
+            Leaving::Parting(until) => {
+                let told = self.core.as_ref().is_none_or(|core| {
+                    self.wires.iter().all(|wire| wire.is_flushed() && !core.wants_transmit(wire.link))
+                });
+                told || until <= now
+            }
+        }
+    }
 }
 
 /// How often the loop goes round before others on the thread have their turn.
@@ -805,19 +425,6 @@ const TURNS: usize = 16;
 
 /// Connections of links at a time; the core has fewer.
 const WIRES: usize = 48;
-
-/// Local connections that wait for the first word of a peer: as many as a session may have streams.
-const WAITING: usize = 4096;
-
-/// How long a local connection waits for a path: what a person waits before trying again.
-const OPENING: Duration = Duration::from_secs(10);
-
-/// How long it waits when the server says that the peer is not there: a program that is started anew is back
-/// within that time.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// How long a target may take to answer: three SYNs.
-const DIALLING: Duration = Duration::from_secs(10);
 
 /// How long open streams may go on after the node was told to stop: with [`PARTING`] and the goodbye to the
 /// server it stays below ten seconds.

@@ -1,0 +1,135 @@
+//! The session's links: dialling, reading, writing, closing.
+
+use std::net::SocketAddr;
+use std::task::Poll;
+use std::time::Instant;
+
+use inp2p_core::agent::io::SessionNews;
+use inp2p_core::path::Verdict;
+use inp2p_core::session::{Action, LinkId, Session};
+use tracing::debug;
+
+use super::wire::Wire;
+use super::{Task, WIRES, target};
+use crate::net::{Net, TcpConfig};
+
+impl<N: Net> Task<N> {
+    /// Reads the links. Whether something came.
+    pub(super) fn receive(&mut self, now: Instant) -> bool {
+        let Some(core) = &mut self.core else { return false };
+        let mut more = false;
+        let mut ended: Vec<(LinkId, String)> = Vec::new();
+        for wire in &mut self.wires {
+            if !wire.connected {
+                match wire.poll_connected() {
+                    Poll::Pending => continue,
+                    Poll::Ready(Ok(())) => core.connected(now, wire.link),
+                    Poll::Ready(Err(error)) => {
+                        ended.push((wire.link, target::explain(&error)));
+                        continue;
+                    }
+                }
+            }
+            match wire.receive(now, core, &mut self.scratch) {
+                Ok(again) => more |= again,
+                Err(reason) => ended.push((wire.link, reason)),
+            }
+        }
+        for (link, reason) in ended {
+            core.closed(now, link, &reason);
+            more = true;
+        }
+        more
+    }
+
+    /// Writes the links. Whether a link has more to write and can.
+    pub(super) fn transmit(&mut self, now: Instant) -> bool {
+        let Some(core) = &mut self.core else { return false };
+        let mut more = false;
+        let mut ended: Vec<(LinkId, String)> = Vec::new();
+        for wire in self.wires.iter_mut().filter(|wire| wire.connected) {
+            match wire.transmit(now, core) {
+                Ok(again) => more |= again,
+                Err(reason) => ended.push((wire.link, reason)),
+            }
+        }
+        for (link, reason) in ended {
+            core.closed(now, link, &reason);
+            more = true;
+        }
+        more
+    }
+
+    /// Does what the core wants done.
+    pub(super) fn act(&mut self, now: Instant) -> bool {
+        let mut acted = false;
+        while let Some(action) = self.core.as_mut().and_then(Session::poll_action) {
+            acted = true;
+            match action {
+                Action::Dial { link, to } => self.dial(now, link, to),
+                Action::Close { link, farewell } => {
+                    if let Some(at) = self.wires.iter().position(|wire| wire.link == link) {
+                        self.wires.swap_remove(at).close(&farewell);
+                    }
+                }
+                Action::News(news) => self.hear(news),
+                Action::PeerLeaving(reason) => debug!(peer = %self.peer, reason, "the peer is leaving"),
+            }
+        }
+        acted
+    }
+
+    fn dial(&mut self, now: Instant, link: LinkId, to: SocketAddr) {
+        debug!(peer = %self.peer, %to, "dialling");
+        let config = TcpConfig { link: true, ..TcpConfig::default() };
+        match self.net.connect(&config, to) {
+            Ok(stream) => self.add_wire(now, link, stream, false),
+            Err(error) => {
+                if let Some(core) = &mut self.core {
+                    core.closed(now, link, &target::explain(&error));
+                }
+            }
+        }
+    }
+
+    pub(super) fn add_wire(&mut self, now: Instant, link: LinkId, stream: N::Stream, connected: bool) {
+        let free = (0..WIRES).find(|place| self.wires.iter().all(|wire| wire.place != *place));
+        let Some(place) = free else {
+            if let Some(core) = &mut self.core {
+                core.closed(now, link, "too many connections at once");
+            }
+            return;
+        };
+        let bits = (self.wire_bits + place * 2, self.wire_bits + place * 2 + 1);
+        let mut wire = Wire::new(link, stream, place, bits, &self.ready);
+        wire.connected = connected;
+        self.wires.push(wire);
+        self.ready.set(bits.0);
+    }
+
+    fn hear(&mut self, news: SessionNews) {
+        match &news {
+            SessionNews::Up { rung, remote } => {
+                self.unreachable = None;
+                self.meter.switched();
+                // The agent tells people of it.
+                debug!(peer = %self.peer, %rung, %remote, "link up");
+            }
+            SessionNews::Down { reason } => {
+                debug!(peer = %self.peer, reason, "link down");
+                self.unreachable = Some(reason.clone());
+                if self.open > 0 {
+                    self.wanted();
+                }
+            }
+            SessionNews::AttemptDone { outcomes, .. } => {
+                let failed = outcomes.iter().find(|outcome| outcome.outcome == Verdict::Failed);
+                if let Some(failed) = failed.filter(|_| !self.core.as_ref().is_some_and(Session::is_up)) {
+                    self.unreachable = Some(format!("{}: {}", failed.rung, failed.reason));
+                }
+            }
+            SessionNews::Wanted => {}
+        }
+        self.news_backlog.push_back(news);
+    }
+}
