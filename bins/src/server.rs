@@ -63,6 +63,7 @@ fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {
         ws_port: port("ws-port", 27183)?,
         stun_udp: [port("stun-udp1", 27182)?, port("stun-udp2", 27183)?],
         stun_tcp: [port("stun-tcp1", 27180)?, port("stun-tcp2", 27181)?],
+        stun_ip2: given.parsed::<Address>("stun-ip2")?.map(|address| address.0),
         trusted_proxies,
         tls,
         software: VERSION,
@@ -73,9 +74,6 @@ fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {
 
 /// What this version accepts and does not do gets one line each: never silence.
 fn warn_of_what_is_not_there(given: Given<'_>) -> Result<(), Failure> {
-    if given.parsed::<Address>("stun-ip2")?.is_some() {
-        warn!("-stun-ip2 has no effect yet: STUN answers from one address");
-    }
     if given.switch("server-relay")?.is_some() {
         warn!("-server-relay has no effect yet: this version does not relay");
     }

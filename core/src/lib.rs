@@ -10,6 +10,7 @@ mod due;
 pub mod ids;
 pub mod link;
 pub mod mux;
+pub mod nat;
 pub mod path;
 pub mod rng;
 pub mod server;

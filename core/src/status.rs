@@ -52,6 +52,12 @@ pub struct NatStatus {
     pub udp: NatView,
     /// As seen by TCP.
     pub tcp: NatView,
+    /// As seen by UDP over IPv6, where there is IPv6.
+    #[serde(default)]
+    pub udp6: Option<NatView>,
+    /// As seen by TCP over IPv6, where there is IPv6.
+    #[serde(default)]
+    pub tcp6: Option<NatView>,
 }
 
 /// NAT behaviour in the terms of RFC 4787, with the legacy name.
@@ -66,12 +72,37 @@ pub struct NatView {
     pub filtering: String,
     /// The public address, where known.
     pub public: Option<SocketAddr>,
+    /// Whether `mapping` is certain, which takes a server with two addresses.
+    #[serde(default)]
+    pub mapping_confirmed: bool,
+    /// Whether `filtering` is.
+    #[serde(default)]
+    pub filtering_confirmed: bool,
+    /// The step between the ports of a symmetric NAT, where it is regular.
+    #[serde(default)]
+    pub port_step: Option<i32>,
+    /// Whether the node reaches itself at its public address; none where not known.
+    #[serde(default)]
+    pub hairpin: Option<bool>,
+    /// How many seconds an idle mapping lives at least; none where not measured.
+    #[serde(default)]
+    pub lifetime_s: Option<u32>,
 }
 
 impl Default for NatView {
     fn default() -> Self {
         let unknown = || "unknown".to_owned();
-        Self { kind: unknown(), mapping: unknown(), filtering: unknown(), public: None }
+        Self {
+            kind: unknown(),
+            mapping: unknown(),
+            filtering: unknown(),
+            public: None,
+            mapping_confirmed: false,
+            filtering_confirmed: false,
+            port_step: None,
+            hairpin: None,
+            lifetime_s: None,
+        }
     }
 }
 

@@ -28,6 +28,7 @@ pub fn server(net: &SimNet) -> ServerSetup {
         ws_port: SERVER_PORT,
         stun_udp: [27_182, 27_183],
         stun_tcp: [27_180, 27_181],
+        stun_ip2: None,
         trusted_proxies: Vec::new(),
         tls: Some(tls),
         software: "sim",

@@ -155,6 +155,7 @@ fn server_setup(users: BTreeMap<UserName, Token>) -> ServerSetup {
         ws_port: 0,
         stun_udp: [0, 0],
         stun_tcp: [0, 0],
+        stun_ip2: None,
         trusted_proxies: Vec::new(),
         tls: None,
         software: VERSION,

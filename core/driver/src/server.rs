@@ -15,6 +15,7 @@ use inp2p_core::auth::Identity;
 use inp2p_core::ids::ConnId;
 use inp2p_core::server::io::{Action, AdminError, AdminReply, Input};
 use inp2p_core::server::{STATE_FILE, Server, ServerConfig};
+use inp2p_core::stun::proof::ProofKey;
 use tracing::{error, info, warn};
 
 use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
@@ -88,35 +89,23 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
     // All ports first: a server that lacks one does not start at all.
     let bind = |port| bind_address(setup.bind, port);
     let listener = listen(&net, bind(setup.ws_port), "-ws-port")?;
-    let tcp = [
-        listen(&net, bind(setup.stun_tcp[0]), "-stun-tcp1")?,
-        listen(&net, bind(setup.stun_tcp[1]), "-stun-tcp2")?,
-    ];
-    let udp = [
-        bind_udp(&net, bind(setup.stun_udp[0]), "-stun-udp1")?,
-        bind_udp(&net, bind(setup.stun_udp[1]), "-stun-udp2")?,
-    ];
-    let address =
-        |result: io::Result<SocketAddr>| result.map_err(|error| StartError::Failed(error.to_string()));
-    let stun_tcp = [address(tcp[0].local_addr())?, address(tcp[1].local_addr())?];
-    let stun_udp = [address(udp[0].local_addr())?, address(udp[1].local_addr())?];
+    let stun = stun_ports(&net, setup.bind, setup.stun_ip2, setup.stun_udp, setup.stun_tcp)?;
 
     let (events_in, events) = mpsc::channel(EVENTS);
     let (admin, calls) = AdminClient::new();
     let online = Arc::new(AtomicUsize::new(0));
     let front = web::serve(&net, listener, front_config, events_in, admin, Arc::clone(&online))
         .map_err(|error| StartError::Failed(error.to_string()))?;
+    let StunPorts { udp, tcp, stun_udp, stun_tcp, addresses } = stun;
     let ports = Ports { ws: front.local_addr(), stun_udp, stun_tcp };
-    let mut guards = Vec::new();
-    for socket in udp {
+    let proofs = ProofKey::new(net.seed());
+    let site = |ports: [SocketAddr; 2]| stun::Site { ports: ports.map(|port| port.port()), addresses };
+    let mut guards = stun::serve_udp(&net, udp, &site(stun_udp), &proofs);
+    for (listener, index) in tcp {
         let (guard, stop) = oneshot::channel();
         guards.push(guard);
-        net.spawn("stun udp", stun::udp::<N>(socket, stop));
-    }
-    for listener in tcp {
-        let (guard, stop) = oneshot::channel();
-        guards.push(guard);
-        net.spawn("stun tcp", stun::tcp(net.clone(), listener, stop));
+        let place = (site(stun_tcp), index);
+        net.spawn("stun tcp", stun::tcp(net.clone(), listener, place, proofs.clone(), stop));
     }
 
     let (stop, stopped) = mpsc::unbounded();
@@ -278,6 +267,70 @@ fn load_identity<N: Net>(net: &N, store: &dyn Store) -> Result<Identity, StartEr
     }
 }
 
+/// The STUN sockets, bound.
+struct StunPorts<N: Net> {
+    udp: Vec<stun::UdpPort<N::Udp>>,
+    tcp: Vec<(N::Listener, usize)>,
+    stun_udp: [SocketAddr; 2],
+    stun_tcp: [SocketAddr; 2],
+    /// The first and the second address, where there is a second one.
+    addresses: Option<[IpAddr; 2]>,
+}
+
+/// Binds two ports a transport, and where `bind` names one address the same two at the second one. Sockets
+/// for all addresses hold the second one already.
+fn stun_ports<N: Net>(
+    net: &N,
+    bind: Option<IpAddr>,
+    second: Option<IpAddr>,
+    udp_ports: [u16; 2],
+    tcp_ports: [u16; 2],
+) -> Result<StunPorts<N>, StartError> {
+    let addresses = second.map(|second| Ok([first_address(net, bind, second)?, second])).transpose()?;
+    let own = |result: io::Result<SocketAddr>| result.map_err(|error| StartError::Failed(error.to_string()));
+    let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+    let (mut stun_udp, mut stun_tcp) = ([UNBOUND; 2], [UNBOUND; 2]);
+    for (index, flags) in [["-stun-udp1", "-stun-tcp1"], ["-stun-udp2", "-stun-tcp2"]].iter().enumerate() {
+        let socket = bind_udp(net, bind_address(bind, udp_ports[index]), flags[0])?;
+        stun_udp[index] = own(socket.local_addr())?;
+        udp.push(stun::UdpPort { socket, ip: bind, port: index });
+        let listener = listen(net, bind_address(bind, tcp_ports[index]), flags[1])?;
+        stun_tcp[index] = own(listener.local_addr())?;
+        tcp.push((listener, index));
+        let Some(second) = second else { continue };
+        if bind.is_none() {
+            // Whether this host has that address shows at its first use.
+            bind_udp(net, SocketAddr::new(second, 0), STUN_IP2)?;
+            continue;
+        }
+        let at_second = |port: SocketAddr| SocketAddr::new(second, port.port());
+        let socket = bind_udp(net, at_second(stun_udp[index]), STUN_IP2)?;
+        udp.push(stun::UdpPort { socket, ip: Some(second), port: index });
+        tcp.push((listen(net, at_second(stun_tcp[index]), STUN_IP2)?, index));
+    }
+    Ok(StunPorts { udp, tcp, stun_udp, stun_tcp, addresses })
+}
+
+/// The address that goes with the second one.
+fn first_address<N: Net>(net: &N, bind: Option<IpAddr>, second: IpAddr) -> Result<IpAddr, StartError> {
+    let fits = |ip: &IpAddr| {
+        *ip != second && ip.is_ipv4() == second.is_ipv4() && ip.is_loopback() == second.is_loopback()
+    };
+    let first = match bind {
+        Some(bind) => Some(bind).filter(fits),
+        None => {
+            let interfaces = net.interfaces().unwrap_or_default();
+            let addresses = interfaces.into_iter().map(|interface| interface.address);
+            let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            addresses.filter(fits).find(|ip| !link_local(ip))
+        }
+    };
+    first.ok_or_else(|| {
+        let what = "needs two addresses of one family: this one, and another one of -bind or of this host";
+        StartError::Config(format!("{STUN_IP2} {second} {what}"))
+    })
+}
+
 /// None means all addresses, for which [`TcpConfig::local`] with port has the IPv6 form.
 fn bind_address(bind: Option<IpAddr>, port: u16) -> SocketAddr {
     SocketAddr::new(bind.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), port)
@@ -299,11 +352,20 @@ fn unavailable(transport: &str, address: SocketAddr, flag: &str, error: &io::Err
         io::ErrorKind::PermissionDenied => {
             format!("ports below 1024 need more rights; choose another with {flag}")
         }
+        io::ErrorKind::AddrNotAvailable if flag == STUN_IP2 => {
+            format!("this machine does not have that address; see {flag}")
+        }
         io::ErrorKind::AddrNotAvailable => "this machine does not have that address; see -bind".to_owned(),
         _ => format!("see {flag} and -bind"),
     };
     StartError::Failed(format!("cannot listen on {transport} port {port} ({error}): {advice}"))
 }
+
+/// The flag of the second address.
+const STUN_IP2: &str = "-stun-ip2";
+
+/// What stands for the address of a socket until it is bound.
+const UNBOUND: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 /// The file of the server's identity.
 const IDENTITY_FILE: &str = "server.identity";

@@ -68,6 +68,8 @@ pub struct ServerSetup {
     pub stun_udp: [u16; 2],
     /// TCP STUN.
     pub stun_tcp: [u16; 2],
+    /// A second address of this host, for the full test of RFC 5780.
+    pub stun_ip2: Option<IpAddr>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Cidr>,
     /// PEM certificate chain and key; none for a self-signed one, kept in the store.

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use stun_types::message::MessageWriteVec;
 
 use super::*;
+use crate::stun::attribute::address_of;
+use crate::stun::client::{self, Ask};
 
 /// The transaction id of RFC 5769's vectors.
 const TRANSACTION: [u8; 12] = [0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae];
@@ -42,13 +44,41 @@ fn with_fingerprint(attributes: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The answer of a server with one address.
 fn reply_to(request: &[u8], source: &str) -> Vec<u8> {
+    answer(request, &arrival(Transport::Udp, source)).map_or_else(Vec::new, |(bytes, _)| bytes)
+}
+
+fn answer(request: &[u8], arrival: &Arrival) -> Option<(Vec<u8>, Answer)> {
     let mut out = [0; MAX_REPLY];
-    let length = respond(request, source.parse().unwrap(), &mut out);
-    out[..length].to_vec()
+    let answer = responder().respond(request, arrival, &mut out)?;
+    Some((out[..answer.length].to_vec(), answer))
+}
+
+fn responder() -> Responder {
+    Responder::new(ProofKey::new([9; 32]), [27182, 27183])
+}
+
+fn arrival(transport: Transport, source: &str) -> Arrival {
+    let source = source.parse().unwrap();
+    let unix = Duration::from_secs(1_780_000_000);
+    Arrival { transport, source, origin: None, other: None, unix, busy: false }
+}
+
+/// At a server with a second address.
+fn arrival_at_two(source: &str) -> Arrival {
+    let source: SocketAddr = source.parse().unwrap();
+    let (origin, other) = if source.is_ipv4() {
+        ("203.0.113.1:27182", "203.0.113.2:27183")
+    } else {
+        ("[2001:db8::1]:27182", "[2001:db8::2]:27183")
+    };
+    let addresses = (origin.parse().ok(), other.parse().ok());
+    Arrival { origin: addresses.0, other: addresses.1, ..arrival(Transport::Udp, &source.to_string()) }
 }
 
 const SOURCE: &str = "192.0.2.1:32853";
+const SOURCE_V6: &str = "[2001:db8:1234:5678:11:2233:4455:6677]:32853";
 
 #[test]
 fn the_mapped_address_is_that_of_rfc_5769() {
@@ -84,7 +114,7 @@ fn a_fingerprint_is_answered_by_a_fingerprint() {
     assert_eq!(reply.len(), 40);
     // The library's reader checks the sum.
     assert!(Message::from_bytes(&reply).unwrap().has_attribute(Fingerprint::TYPE));
-    assert_eq!(reply_to(&with_fingerprint(&[]), "[2001:db8::1]:7").len(), MAX_REPLY);
+    assert_eq!(reply_to(&with_fingerprint(&[]), "[2001:db8::1]:7").len(), 52);
 }
 
 #[test]
@@ -192,6 +222,9 @@ fn nobody_at_an_impossible_address_is_answered() {
         "[ff02::1]:5",
         "[::ffff:0.0.0.0]:5",
         "[::ffff:224.0.0.1]:5",
+        // Our own STUN ports, or those of a server like ours.
+        "192.0.2.1:27182",
+        "127.0.0.1:27183",
     ] {
         assert!(reply_to(&message(1, &[]), source).is_empty(), "{source}");
     }
@@ -200,7 +233,7 @@ fn nobody_at_an_impossible_address_is_answered() {
 #[test]
 fn a_buffer_without_room_gets_nothing() {
     let mut out = [0; MAX_REPLY - 1];
-    assert_eq!(respond(&message(1, &[]), SOURCE.parse().unwrap(), &mut out), 0);
+    assert_eq!(responder().respond(&message(1, &[]), &arrival(Transport::Udp, SOURCE), &mut out), None);
 }
 
 #[test]
@@ -225,38 +258,180 @@ fn the_librarys_own_requests_are_answered() {
     assert_eq!(reply_to(&request.finish(), SOURCE).len(), 40);
 }
 
-fn lawful(request: &[u8], reply: &[u8], source: SocketAddr) {
-    let most = if source.is_ipv4() { 16 } else { 22 };
-    assert!(reply.len() * 10 <= request.len() * most, "{} bytes for {}", reply.len(), request.len());
-    if !reply.is_empty() {
-        assert_eq!(request[..2], [0, 1]);
-        assert!(Message::from_bytes(reply).unwrap().is_response());
+#[test]
+fn a_second_address_is_told_and_answered_from() {
+    for (source, bare) in [(SOURCE, 44), (SOURCE_V6, 68)] {
+        let at = arrival_at_two(source);
+        let (reply, answered) = answer(&message(1, &[]), &at).unwrap();
+        assert_eq!(reply.len(), bare);
+        assert_eq!(answered, Answer { length: bare, to: at.source, change: Change::default() });
+        let value = RawAttributeOf::find(&reply, OTHER_ADDRESS).unwrap();
+        assert_eq!(address_of(&value), at.other);
+        assert_eq!(RawAttributeOf::find(&reply, RESPONSE_ORIGIN), None);
+
+        let (origin, other) = (at.origin.unwrap(), at.other.unwrap());
+        for (flags, change, from) in [
+            (0, Change { ip: false, port: false }, origin),
+            (2, Change { ip: false, port: true }, SocketAddr::new(origin.ip(), other.port())),
+            (4, Change { ip: true, port: false }, SocketAddr::new(other.ip(), origin.port())),
+            (6, Change { ip: true, port: true }, other),
+        ] {
+            let request = message(1, &attribute_of(0x0003, &[0, 0, 0, flags]));
+            let (reply, answered) = answer(&request, &at).unwrap();
+            assert_eq!(answered.change, change);
+            let value = RawAttributeOf::find(&reply, RESPONSE_ORIGIN).unwrap();
+            assert_eq!(address_of(&value), Some(from));
+        }
     }
+}
+
+#[test]
+fn change_request_needs_a_second_address_and_udp() {
+    let request = message(1, &attribute_of(0x0003, &[0, 0, 0, 6]));
+    let refused = b"\x00\x09\x00\x04\x00\x00\x04\x14\x00\x0a\x00\x02\x00\x03\x00\x00";
+    assert_eq!(reply_to(&request, SOURCE), message(0x0111, refused));
+    let over_tcp = Arrival { transport: Transport::Tcp, ..arrival_at_two(SOURCE) };
+    assert_eq!(answer(&request, &over_tcp).unwrap().0, message(0x0111, refused));
+    for value in [&[][..], &[6], &[0; 8]] {
+        let request = message(1, &attribute_of(0x0003, value));
+        assert_eq!(answer(&request, &arrival_at_two(SOURCE)), None, "{value:?}");
+    }
+    assert_eq!(RawAttributeOf::find(&reply_to(&message(1, &[]), SOURCE), OTHER_ADDRESS), None);
+}
+
+#[test]
+fn the_other_port_is_there_for_our_own_nodes() {
+    let request = client::request(TRANSACTION, Ask::OtherPort);
+    let (_, answered) = answer(&request, &arrival(Transport::Udp, SOURCE)).unwrap();
+    assert_eq!(answered.change, Change { ip: false, port: true });
+    let (_, answered) = answer(&request, &arrival(Transport::Tcp, SOURCE)).unwrap();
+    assert_eq!(answered.change, Change::default());
+}
+
+#[test]
+fn a_proof_is_given_to_those_who_ask_at_length() {
+    for at in [arrival(Transport::Udp, SOURCE), arrival(Transport::Tcp, SOURCE), arrival_at_two(SOURCE_V6)] {
+        let request = client::request(TRANSACTION, Ask::Proof);
+        let (reply, _) = answer(&request, &at).unwrap();
+        assert!(reply.len() <= request.len());
+        let Some(client::Message::Answer(TRANSACTION, Ok(seen))) = client::read(&reply) else { panic!() };
+        assert_eq!((seen.mapped, seen.other), (at.source, at.other));
+        let proofs = ProofKey::new([9; 32]);
+        assert!(proofs.verify(at.transport, at.source, &seen.proof.unwrap(), at.unix));
+
+        let short = message(1, &attribute_of(0xc2f0, &[]));
+        let (reply, _) = answer(&short, &at).unwrap();
+        assert_eq!(RawAttributeOf::find(&reply, ADDRESS_PROOF), None);
+        assert!(!reply.is_empty(), "the rest is answered");
+    }
+}
+
+#[test]
+fn an_answer_goes_to_another_port_only_with_its_proof() {
+    for mut at in [arrival(Transport::Udp, SOURCE), arrival_at_two(SOURCE_V6)] {
+        let to = SocketAddr::new(at.source.ip(), 4000);
+        let proof = ProofKey::new([9; 32]).prove(Transport::Udp, to, at.unix);
+        let request = client::request(TRANSACTION, Ask::ReturnTo(4000, proof));
+        at.unix += Duration::from_secs(600);
+        let (reply, answered) = answer(&request, &at).unwrap();
+        assert_eq!(answered.to, to);
+        assert!(reply.len() <= request.len());
+
+        let forged = [
+            (client::request(TRANSACTION, Ask::ReturnTo(4001, proof)), at),
+            (client::request(TRANSACTION, Ask::ReturnTo(4000, Proof([0; 16]))), at),
+            (request.clone(), Arrival { source: (([192, 0, 2, 2]), 1).into(), ..at }),
+            (request.clone(), Arrival { busy: true, ..at }),
+            (request.clone(), Arrival { unix: at.unix + Duration::from_secs(600), ..at }),
+        ];
+        for (request, at) in forged {
+            assert_eq!(answer(&request, &at), None);
+        }
+        // Without the padding the answer of a server with two IPv6 addresses would be longer.
+        let short = message(1, &request[20..44]);
+        assert_eq!(answer(&short, &at).is_some(), at.other.is_none());
+    }
+}
+
+/// The value of an attribute in a message.
+struct RawAttributeOf;
+
+impl RawAttributeOf {
+    fn find(message: &[u8], kind: AttributeType) -> Option<Vec<u8>> {
+        let message = Message::from_bytes(message).unwrap();
+        message.raw_attribute(kind).map(|raw| raw.value.to_vec())
+    }
+}
+
+/// What holds for every answer: it is an answer, and it is no good for reflection.
+fn lawful(request: &[u8], answered: Option<(Vec<u8>, Answer)>, arrival: &Arrival) {
+    let Some((reply, answered)) = answered else { return };
+    let (length, ipv4) = (reply.len(), arrival.source.is_ipv4());
+    assert_eq!(request[..2], [0, 1]);
+    let read = Message::from_bytes(&reply).unwrap();
+    assert!(read.is_response());
+    // 1.6 and 2.2 times the request with one address, 2.2 and 3.4 times with two.
+    let most = match (arrival.other.is_some(), ipv4) {
+        (false, true) => 16,
+        (false, false) | (true, true) => 22,
+        (true, false) => 34,
+    };
+    assert!(length * 10 <= request.len() * most, "{length} bytes for {}", request.len());
+    if request.len() == 20 {
+        assert!(length <= if ipv4 { 52 } else { 92 });
+    }
+    if read.has_attribute(ADDRESS_PROOF) || answered.to != arrival.source {
+        assert!(length <= request.len());
+    }
+    assert_eq!(answered.to.ip(), arrival.source.ip());
+    assert!(arrival.other.is_some() || !answered.change.ip);
+}
+
+fn sources() -> impl Strategy<Value = (SocketAddr, bool)> {
+    (any::<IpAddr>(), any::<u16>(), any::<bool>())
+        .prop_map(|(ip, port, two)| (SocketAddr::new(ip.to_canonical(), port), two))
+}
+
+fn any_arrival((source, two): (SocketAddr, bool), tcp: bool) -> Arrival {
+    let source = source.to_string();
+    let at = if two { arrival_at_two(&source) } else { arrival(Transport::Udp, &source) };
+    Arrival { transport: if tcp { Transport::Tcp } else { Transport::Udp }, ..at }
 }
 
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic_nor_amplify(
-        request in prop::collection::vec(any::<u8>(), 0..128), ip: IpAddr, port: u16,
+        request in prop::collection::vec(any::<u8>(), 0..128), source in sources(), tcp: bool,
     ) {
-        let source = SocketAddr::new(ip, port);
-        lawful(&request, &reply_to(&request, &source.to_string()), source);
+        let at = any_arrival(source, tcp);
+        lawful(&request, answer(&request, &at), &at);
         let _ = message_length(&request);
     }
 
     #[test]
     fn arbitrary_attributes_never_panic_nor_amplify(
         kind in prop_oneof![8 => Just(1_u16), 1 => any::<u16>()],
-        attributes in prop::collection::vec((0_u16..0x30, prop::collection::vec(any::<u8>(), 0..24)), 0..10),
-        raw in prop::collection::vec(any::<u8>(), 0..6), ip: IpAddr, port in 1..=u16::MAX,
+        attributes in prop::collection::vec(
+            (
+                prop_oneof![0_u16..0x30, 0xc2ef_u16..0xc2f4],
+                prop_oneof![
+                    prop::collection::vec(any::<u8>(), 0..24),
+                    prop::collection::vec(any::<u8>(), 4),
+                    prop::collection::vec(any::<u8>(), 60..70),
+                ],
+            ),
+            0..6,
+        ),
+        raw in prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec(any::<u8>(), 0..6)],
+        fingerprint: bool, source in sources(), tcp: bool,
     ) {
-        let source = SocketAddr::new(ip, port);
         let attributes: Vec<u8> = attributes
             .iter()
             .flat_map(|(kind, value)| attribute_of(*kind, value))
             .chain(raw)
             .collect();
-        let request = message(kind, &attributes);
-        lawful(&request, &reply_to(&request, &source.to_string()), source);
+        let request = if fingerprint { with_fingerprint(&attributes) } else { message(kind, &attributes) };
+        let at = any_arrival(source, tcp);
+        lawful(&request, answer(&request, &at), &at);
     }
 }

@@ -1,0 +1,415 @@
+//! What NATs are before this node, and how they behave: measured against the server's STUN ports.
+//!
+//! The prober follows RFC 5780, separately for UDP and TCP and for IPv4 and IPv6. It measures the very port
+//! that links will use ([`Socket::Main`], and the TCP port that the node listens on), so what it finds is what
+//! peers will meet. `udp` and `tcp` say which questions are asked and what the answers mean, `exchange`
+//! repeats a question that gets lost, `lifetime` finds out in the background how long an idle mapping
+//! lives, `step` how regular its ports are. [`NatReport`] says it all in the terms of RFC 4787.
+//!
+//! This file says when: at the start, when the network changes, when the mapping turns out to be another
+//! one (a small request now and then keeps it alive and asks), and from time to time while nothing comes
+//! through. A report is given as soon as the mapping is known, and again whenever more is.
+//!
+//! UDP that does not come through is `blocked` only if something else shows that the server is there: TCP,
+//! the other family's answers do not count, or the signalling connection. Else it is unknown, and unknown is
+//! always tried.
+//!
+//! Loops like this drive it: hand in an [`Input`], do every [`Action`] in order, and come back with
+//! [`Input::Tick`] at the deadline. Too many ticks do no harm. What it holds does not grow: at most eight
+//! questions a family, and one lifetime measurement.
+
+mod exchange;
+mod io;
+mod lifetime;
+mod report;
+mod step;
+mod tcp;
+mod udp;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use exchange::Exchange;
+pub use io::{Action, Input, Socket};
+use lifetime::LifetimeProbe;
+pub use report::{Behaviour, Dependence, Finding, Kind, Lifetime, NatReport};
+use tcp::TcpProbe;
+use udp::{Own, UdpProbe};
+
+use crate::due::earlier;
+use crate::rng::Rng;
+use crate::stun::client::{self, Ask, Message};
+
+/// The prober.
+#[derive(Debug)]
+pub struct Prober {
+    config: Config,
+    rng: Rng,
+    servers: Vec<IpAddr>,
+    addresses: Vec<IpAddr>,
+    port: u16,
+    /// Whether the network is known at all.
+    is_told: bool,
+    signalling: bool,
+    families: Vec<Family>,
+    /// When to begin anew, for a change of network.
+    restart: Option<Instant>,
+    next_id: u64,
+    published: NatReport,
+    actions: VecDeque<Action>,
+}
+
+/// Where the server answers STUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Its two UDP ports.
+    pub udp: [u16; 2],
+    /// Its two TCP ports.
+    pub tcp: [u16; 2],
+}
+
+/// What is measured of one address family.
+#[derive(Debug)]
+struct Family {
+    server: IpAddr,
+    udp: UdpProbe,
+    tcp: TcpProbe,
+    /// None until it is worth it, and for good where nothing is translated.
+    lifetime: Option<LifetimeProbe>,
+    /// What the latest finished tests said, so that a repetition does not show half of what was known.
+    known: (Option<Behaviour>, Option<Behaviour>),
+    after: After,
+    /// How often in a row nothing came through.
+    failures: u32,
+}
+
+/// What comes when the tests are over.
+#[derive(Debug)]
+enum After {
+    /// They are not.
+    Testing,
+    /// The mapping is kept alive, and asked for again then.
+    Resting(Instant),
+    /// It is being asked for.
+    Asking(Box<Exchange>),
+}
+
+impl Prober {
+    /// One that waits for [`Input::Servers`] and [`Input::Network`]. `seed` is 32 fresh secret bytes.
+    pub fn new(config: Config, seed: [u8; 32]) -> Self {
+        Self {
+            config,
+            rng: Rng::new(seed),
+            servers: Vec::new(),
+            addresses: Vec::new(),
+            port: 0,
+            is_told: false,
+            signalling: false,
+            families: Vec::new(),
+            restart: None,
+            next_id: 0,
+            published: NatReport::default(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what happened. Actions and the deadline may have changed afterwards.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        match input {
+            Input::Servers(servers) => {
+                let first = |v4: bool| servers.iter().map(IpAddr::to_canonical).find(|ip| ip.is_ipv4() == v4);
+                let new: Vec<IpAddr> = [first(true), first(false)].into_iter().flatten().collect();
+                if new != self.servers {
+                    self.servers = new;
+                    self.restart = Some(now);
+                }
+            }
+            Input::Network { addresses, port } => {
+                self.addresses = addresses.iter().map(IpAddr::to_canonical).collect();
+                self.port = port;
+                // Interfaces go and come in bursts.
+                let settled = if self.is_told { now + SETTLE } else { now };
+                self.is_told = true;
+                self.restart = Some(settled);
+            }
+            Input::Signalling(up) => {
+                let news = up && !self.signalling;
+                self.signalling = up;
+                if news {
+                    // What seemed to be away may be back.
+                    self.families.iter_mut().filter(|family| family.failures > 0).for_each(|family| {
+                        if let After::Resting(at) = &mut family.after {
+                            *at = now;
+                        }
+                    });
+                }
+            }
+            Input::Datagram { socket, from, bytes } => self.datagram(socket, from, bytes),
+            Input::Exchanged { id, result } => {
+                let Self { families, next_id, rng, actions, .. } = self;
+                let mut act = |action| actions.push_back(action);
+                families.iter_mut().any(|one| one.tcp.exchanged(id, result, next_id, rng, &mut act));
+            }
+            Input::Tick => {}
+        }
+        self.expire(now);
+    }
+
+    /// The next thing to do, first in first out.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Input::Tick`] is due, and why.
+    pub fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let restart = self.restart.filter(|_| self.is_told && !self.servers.is_empty());
+        let own = restart.map(|at| (at, "probe anew after a change of network"));
+        self.families.iter().map(Family::deadline).fold(own, earlier)
+    }
+
+    /// What is known.
+    pub fn report(&self) -> &NatReport {
+        &self.published
+    }
+
+    fn datagram(&mut self, socket: Socket, from: SocketAddr, bytes: &[u8]) {
+        match client::read(bytes) {
+            None => {}
+            Some(Message::Request(transaction)) => {
+                self.families.iter_mut().any(|family| family.udp.returned(&transaction));
+            }
+            Some(Message::Answer(transaction, result)) => {
+                self.families.iter_mut().any(|family| {
+                    family.udp.answered(socket, from, &transaction, result)
+                        || family
+                            .keeper()
+                            .is_some_and(|keeper| keeper.answered(socket, from, &transaction, result))
+                        || family
+                            .lifetime
+                            .as_mut()
+                            .is_some_and(|lifetime| lifetime.answered(socket, from, &transaction, result))
+                });
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        if self.is_told && !self.servers.is_empty() && self.restart.is_some_and(|at| at <= now) {
+            self.begin(now);
+        }
+        // The end of one thing begins another; the longest chain is a test that ends, one that begins, and
+        // its first request.
+        for _ in 0..CHAIN {
+            let own = Own { addresses: &self.addresses, port: self.port };
+            let Self { families, rng, actions, next_id, config, signalling, .. } = self;
+            let mut act = |action| actions.push_back(action);
+            for family in families {
+                family.expire(now, own, (config, *signalling), (rng, next_id), &mut act);
+            }
+            if self.deadline().is_none_or(|(at, _)| at > now) {
+                break;
+            }
+        }
+        self.publish();
+    }
+
+    /// Begins all tests anew, and forgets what was known.
+    fn begin(&mut self, now: Instant) {
+        self.restart = None;
+        let Self { families, rng, actions, next_id, config, addresses, servers, .. } = self;
+        let mut act = |action| actions.push_back(action);
+        families.iter_mut().for_each(|family| family.end(&mut act));
+        families.clear();
+        for server in servers.iter().filter(|server| is_within_reach(**server, addresses)) {
+            families.push(Family {
+                server: *server,
+                udp: UdpProbe::new(now, *server, config.udp, rng, &mut act),
+                tcp: TcpProbe::new(*server, config.tcp, next_id, rng, &mut act),
+                lifetime: None,
+                known: (None, None),
+                after: After::Testing,
+                failures: 0,
+            });
+        }
+    }
+
+    fn publish(&mut self) {
+        let mut report = NatReport::default();
+        for family in &self.families {
+            let (udp, tcp) = family.known;
+            let (udp, tcp) = (Some(udp.unwrap_or_default()), Some(tcp.unwrap_or_default()));
+            if family.server.is_ipv4() {
+                (report.udp4, report.tcp4) = (udp, tcp);
+            } else {
+                (report.udp6, report.tcp6) = (udp, tcp);
+            }
+        }
+        let news = report.without_proofs() != self.published.without_proofs();
+        self.published = report;
+        if news {
+            self.actions.push_back(Action::Report(Box::new(report)));
+        }
+    }
+}
+
+impl Family {
+    fn expire(
+        &mut self,
+        now: Instant,
+        own: Own<'_>,
+        (config, signalling): (&Config, bool),
+        (rng, next_id): (&mut Rng, &mut u64),
+        act: &mut impl FnMut(Action),
+    ) {
+        self.udp.expire(now, own, rng, act);
+        if let Some(lifetime) = &mut self.lifetime {
+            lifetime.expire(now, rng, act);
+        }
+        self.learn(own, signalling);
+        let (reached, public) = (self.udp.is_reached(), self.public());
+        match &mut self.after {
+            After::Testing => {
+                if self.udp.is_over() && self.tcp.is_over() {
+                    self.rest(now, rng, act);
+                }
+            }
+            After::Resting(at) if *at <= now => {
+                if reached {
+                    let to = SocketAddr::new(self.server, config.udp[0]);
+                    let mut keeper = Exchange::new(now, Socket::Main, to, Ask::Proof, rng);
+                    keeper.expire(now, act);
+                    self.after = After::Asking(Box::new(keeper));
+                } else {
+                    self.again(now, config, (rng, next_id), act);
+                }
+            }
+            After::Asking(keeper) => {
+                keeper.expire(now, act);
+                let seen = keeper.seen().copied();
+                let same = seen.is_some_and(|seen| Some(seen.mapped) == public);
+                match (keeper.is_over(), same) {
+                    (false, _) => {}
+                    (true, true) => {
+                        if let (Some(udp), Some(seen)) = (&mut self.known.0, seen) {
+                            udp.proof = seen.proof;
+                        }
+                        self.after = After::Resting(now + self.pause());
+                    }
+                    // The mapping is another one, or nothing comes through any more.
+                    (true, false) => self.again(now, config, (rng, next_id), act),
+                }
+            }
+            After::Resting(_) => {}
+        }
+    }
+
+    /// Takes over what the tests say, if it is more than was known.
+    fn learn(&mut self, own: Own<'_>, signalling: bool) {
+        let testing = matches!(self.after, After::Testing);
+        if testing || self.failures > 0 {
+            let over = self.udp.is_over();
+            let worth = over || (self.known.0.is_none() && self.udp.is_worth_reporting());
+            if worth {
+                let alive = signalling || self.tcp.is_reached();
+                self.known.0 = Some(self.udp.behaviour(own, alive));
+            }
+            if self.tcp.is_over() {
+                let alive = signalling || self.udp.is_reached();
+                self.known.1 = Some(self.tcp.behaviour(alive));
+            }
+        }
+        if let (Some(udp), Some(lifetime)) = (&mut self.known.0, &self.lifetime) {
+            udp.lifetime = lifetime.found();
+        }
+    }
+
+    fn rest(&mut self, now: Instant, rng: &mut Rng, act: &mut impl FnMut(Action)) {
+        self.failures = if self.udp.is_reached() { 0 } else { self.failures.saturating_add(1) };
+        self.after = After::Resting(now + self.pause());
+        let known = self.known.0.unwrap_or_default();
+        if self.lifetime.is_none() && known.translated == Some(true) && known.proof.is_some() {
+            let to = SocketAddr::new(self.server, self.udp.first_port());
+            self.lifetime = Some(LifetimeProbe::new(now, to, rng, act));
+        }
+    }
+
+    /// Until the next look.
+    fn pause(&self) -> Duration {
+        match self.failures {
+            0 => {
+                let measured = self.known.0.and_then(|udp| udp.lifetime);
+                measured
+                    .filter(|lifetime| lifetime.below.is_some())
+                    .map_or(KEEP, |lifetime| lifetime.keepalive().min(KEEP))
+            }
+            failures => (RETRY * 2_u32.saturating_pow(failures - 1)).min(MAX_RETRY),
+        }
+    }
+
+    /// Tests again in the same network.
+    fn again(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        (rng, next_id): (&mut Rng, &mut u64),
+        act: &mut impl FnMut(Action),
+    ) {
+        self.udp.abandon(act);
+        self.udp = UdpProbe::new(now, self.server, config.udp, rng, act);
+        self.tcp = TcpProbe::new(self.server, config.tcp, next_id, rng, act);
+        self.after = After::Testing;
+    }
+
+    fn end(&mut self, act: &mut impl FnMut(Action)) {
+        self.udp.abandon(act);
+        if let Some(lifetime) = &mut self.lifetime {
+            lifetime.end(act);
+        }
+    }
+
+    fn public(&self) -> Option<SocketAddr> {
+        self.known.0.and_then(|udp| udp.public)
+    }
+
+    fn keeper(&mut self) -> Option<&mut Exchange> {
+        match &mut self.after {
+            After::Asking(keeper) => Some(keeper),
+            After::Testing | After::Resting(_) => None,
+        }
+    }
+
+    fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let after = match &self.after {
+            After::Testing => None,
+            After::Resting(at) => Some((*at, "keep the mapping alive, or try again")),
+            After::Asking(keeper) => keeper.deadline().map(|at| (at, "repeat the keepalive")),
+        };
+        let tests = self.udp.deadline().map(|at| (at, "repeat a test of the NAT"));
+        let lifetime = self.lifetime.as_ref().and_then(LifetimeProbe::deadline);
+        earlier(earlier(after, tests), lifetime.map(|at| (at, "look whether an idle mapping lives")))
+    }
+}
+
+/// Whether a host with these addresses can have a way to `server`: it has an address of that family that
+/// reaches as far.
+fn is_within_reach(server: IpAddr, addresses: &[IpAddr]) -> bool {
+    let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let fits = |ip: &&IpAddr| ip.is_ipv4() == server.is_ipv4() && !link_local(ip);
+    addresses.iter().filter(fits).any(|ip| server.is_loopback() || !ip.is_loopback())
+}
+
+/// How many times the families are looked at in a row.
+const CHAIN: usize = 8;
+/// How long interfaces may take to settle.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How often the mapping is refreshed and looked at, if nothing shorter has been measured: below the 30 s
+/// of the most forgetful NATs in use. 20,000 nodes make 1,000 requests a second.
+const KEEP: Duration = Duration::from_secs(20);
+/// The first pause before trying again where nothing came through; it doubles.
+const RETRY: Duration = Duration::from_secs(30);
+/// The longest one.
+const MAX_RETRY: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! What is known of the NATs before a node, in the terms of RFC 4787 (UDP) and RFC 5382 (TCP).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::path::Transport;
+use crate::status::{NatStatus, NatView};
+use crate::stun::proof::Proof;
+
+/// The whole: by transport and address family. None where there is nothing to measure, since this host or the
+/// server has no address of that family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NatReport {
+    /// UDP over IPv4.
+    pub udp4: Option<Behaviour>,
+    /// UDP over IPv6.
+    pub udp6: Option<Behaviour>,
+    /// TCP over IPv4.
+    pub tcp4: Option<Behaviour>,
+    /// TCP over IPv6.
+    pub tcp6: Option<Behaviour>,
+}
+
+/// How the NATs behave for one transport and one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Behaviour {
+    /// Nothing comes through, though the server is there.
+    pub blocked: bool,
+    /// Whether addresses are translated; none if that is not known.
+    pub translated: Option<bool>,
+    /// Which destinations share a mapping (RFC 4787 section 4.1).
+    pub mapping: Finding,
+    /// Who may send to a mapping (RFC 4787 section 5).
+    pub filtering: Finding,
+    /// The difference between the ports of mappings made one after the other, where it is regular.
+    pub port_step: Option<i32>,
+    /// Whether the mapped port was the local one.
+    pub preserves_port: bool,
+    /// Whether this node reaches itself at its public address (RFC 4787 section 6).
+    pub hairpin: Option<bool>,
+    /// How long an idle mapping lives (RFC 4787 section 4.3).
+    pub lifetime: Option<Lifetime>,
+    /// How the server saw this node's own port.
+    pub public: Option<SocketAddr>,
+    /// By which the server knows that it did.
+    pub proof: Option<Proof>,
+}
+
+/// A behaviour, and whether the server had what it takes to tell it from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Finding {
+    /// What was found.
+    pub is: Dependence,
+    /// If not, a server with two addresses might have found more dependence in a mapping, or less in a
+    /// filter.
+    pub confirmed: bool,
+}
+
+/// What a behaviour depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dependence {
+    /// Not on the peer.
+    EndpointIndependent,
+    /// On the peer's address.
+    AddressDependent,
+    /// On the peer's address and port.
+    AddressAndPortDependent,
+    /// Not known, or known to a later version only.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// How long an idle mapping lives, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Lifetime {
+    /// It was still there after so many.
+    pub at_least: u32,
+    /// It was gone after so many; none if nobody waited for that.
+    pub below: Option<u32>,
+}
+
+impl Lifetime {
+    /// How often something has to leave for a mapping to stay.
+    pub fn keepalive(&self) -> Duration {
+        // A third leaves room for one that gets lost.
+        Duration::from_secs(u64::from(self.at_least.max(MIN_LIFETIME) / 3))
+    }
+}
+
+/// The one word of old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// No NAT: a public address, or one beside the server's.
+    None,
+    /// One mapping for all peers.
+    Cone,
+    /// A mapping for each peer.
+    Symmetric,
+    /// Nothing comes through.
+    Blocked,
+    /// Not known; tried all the same.
+    Unknown,
+}
+
+impl Kind {
+    /// The name in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Cone => "cone",
+            Self::Symmetric => "symmetric",
+            Self::Blocked => "blocked",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// OpenP2P's number.
+    pub fn legacy(self) -> u16 {
+        match self {
+            Self::None => 0,
+            Self::Cone => 1,
+            Self::Symmetric => 2,
+            Self::Blocked | Self::Unknown => 314,
+        }
+    }
+}
+
+impl Behaviour {
+    /// The one word of old.
+    pub fn kind(&self) -> Kind {
+        match (self.blocked, self.translated, self.mapping.is) {
+            (true, ..) => Kind::Blocked,
+            (false, Some(false), _) => Kind::None,
+            (false, _, Dependence::EndpointIndependent) => Kind::Cone,
+            (false, _, Dependence::AddressDependent | Dependence::AddressAndPortDependent) => Kind::Symmetric,
+            (false, _, Dependence::Unknown) => Kind::Unknown,
+        }
+    }
+
+    /// As `status` shows it.
+    pub fn view(&self) -> NatView {
+        NatView {
+            kind: self.kind().as_str().to_owned(),
+            mapping: self.mapping.is.as_str().to_owned(),
+            filtering: self.filtering.is.as_str().to_owned(),
+            public: self.public,
+            mapping_confirmed: self.mapping.confirmed,
+            filtering_confirmed: self.filtering.confirmed,
+            port_step: self.port_step,
+            hairpin: self.hairpin,
+            lifetime_s: self.lifetime.map(|lifetime| lifetime.at_least),
+        }
+    }
+}
+
+impl NatReport {
+    /// The behaviour for one transport and one family.
+    pub fn of(&self, transport: Transport, ipv4: bool) -> Option<&Behaviour> {
+        match (transport, ipv4) {
+            (Transport::Udp, true) => self.udp4.as_ref(),
+            (Transport::Udp, false) => self.udp6.as_ref(),
+            (Transport::Tcp, true) => self.tcp4.as_ref(),
+            (Transport::Tcp, false) => self.tcp6.as_ref(),
+        }
+    }
+
+    /// As `status` shows it: IPv4's view, which is where NATs are, or IPv6's where there is no other; and
+    /// IPv6's besides.
+    pub fn status(&self) -> NatStatus {
+        let view = |behaviour: &Option<Behaviour>| behaviour.as_ref().map(Behaviour::view);
+        let (udp6, tcp6) = (view(&self.udp6), view(&self.tcp6));
+        NatStatus {
+            udp: view(&self.udp4).or_else(|| udp6.clone()).unwrap_or_default(),
+            tcp: view(&self.tcp4).or_else(|| tcp6.clone()).unwrap_or_default(),
+            udp6,
+            tcp6,
+        }
+    }
+
+    /// The same without what changes every minute: whether a report is news is judged by it.
+    pub(super) fn without_proofs(&self) -> Self {
+        let bare = |behaviour: Option<Behaviour>| behaviour.map(|one| Behaviour { proof: None, ..one });
+        Self { udp4: bare(self.udp4), udp6: bare(self.udp6), tcp4: bare(self.tcp4), tcp6: bare(self.tcp6) }
+    }
+}
+
+impl Finding {
+    pub(super) fn confirmed(is: Dependence) -> Self {
+        Self { is, confirmed: true }
+    }
+
+    pub(super) fn presumed(is: Dependence) -> Self {
+        Self { is, confirmed: false }
+    }
+}
+
+impl Dependence {
+    /// The name in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EndpointIndependent => "endpoint-independent",
+            Self::AddressDependent => "address-dependent",
+            Self::AddressAndPortDependent => "address-and-port-dependent",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Dependence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// No NAT in use forgets faster than this, in seconds.
+const MIN_LIFETIME: u32 = 15;

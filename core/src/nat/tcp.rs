@@ -1,0 +1,172 @@
+//! TCP behaviour of one address family (RFC 5382): the mapping of the port that the node listens on.
+//!
+//! Connections are made from that port to both ports of the server, and to its other address if it has one.
+//! Filtering is left unknown: to learn it the server would have to dial, which it never does.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::io::Action;
+use super::report::{Behaviour, Dependence, Finding};
+use super::step::step;
+use crate::rng::Rng;
+use crate::stun::client::{Ask, Message, Seen, Transaction, read, request};
+
+/// To which place a connection leads, in the order in which they are begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Test {
+    First,
+    Second,
+    Other,
+}
+
+#[derive(Debug)]
+pub(super) struct TcpProbe {
+    server: IpAddr,
+    ports: [u16; 2],
+    tests: BTreeMap<Test, Trial>,
+}
+
+#[derive(Debug)]
+struct Trial {
+    to: SocketAddr,
+    tries: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    UnderWay { id: u64, transaction: Transaction },
+    Done { local: SocketAddr, seen: Seen },
+    Failed,
+}
+
+impl TcpProbe {
+    /// Begins. `next_id` names connections.
+    pub(super) fn new(
+        server: IpAddr,
+        ports: [u16; 2],
+        next_id: &mut u64,
+        rng: &mut Rng,
+        act: &mut impl FnMut(Action),
+    ) -> Self {
+        let mut tests = BTreeMap::new();
+        for (test, port) in [Test::First, Test::Second].into_iter().zip(ports) {
+            tests.insert(test, Trial::new(SocketAddr::new(server, port), next_id, rng, act));
+        }
+        Self { server, ports, tests }
+    }
+
+    /// Takes what came of a connection; false if it is none of these.
+    pub(super) fn exchanged(
+        &mut self,
+        id: u64,
+        result: Option<(SocketAddr, &[u8])>,
+        next_id: &mut u64,
+        rng: &mut Rng,
+        act: &mut impl FnMut(Action),
+    ) -> bool {
+        let under_way =
+            |trial: &&mut Trial| matches!(trial.state, State::UnderWay { id: own, .. } if own == id);
+        let Some(trial) = self.tests.values_mut().find(under_way) else { return false };
+        trial.done(result, next_id, rng, act);
+        let others = self.tests.values().filter_map(|trial| trial.seen()?.other);
+        let fits = |other: &SocketAddr| other.ip() != self.server && other.is_ipv4() == self.server.is_ipv4();
+        if let Some(other) = others.into_iter().find(fits) {
+            let to = SocketAddr::new(other.ip(), self.ports[0]);
+            self.tests.entry(Test::Other).or_insert_with(|| Trial::new(to, next_id, rng, act));
+        }
+        true
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        !self.tests.values().any(|trial| matches!(trial.state, State::UnderWay { .. }))
+    }
+
+    /// Whether anything was answered.
+    pub(super) fn is_reached(&self) -> bool {
+        self.tests.values().any(|trial| trial.seen().is_some())
+    }
+
+    /// What the tests say. `alive`: the server is known to be there.
+    pub(super) fn behaviour(&self, alive: bool) -> Behaviour {
+        use Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent, Unknown};
+
+        let mapped = |test| self.tests.get(&test).and_then(|trial| trial.seen()).map(|seen| seen.mapped);
+        let [first, second, other] = [Test::First, Test::Second, Test::Other].map(mapped);
+        let done = self.tests.values().find_map(Trial::result);
+        let translated = done.map(|(local, seen)| *local != seen.mapped);
+        let mapping = match (translated, first, second, other) {
+            (Some(false), ..) => Finding::confirmed(EndpointIndependent),
+            (_, Some(a), Some(b), _) if a != b => Finding::confirmed(AddressAndPortDependent),
+            (_, Some(a), Some(_), Some(c)) if a != c => Finding::confirmed(AddressDependent),
+            (_, Some(_), Some(_), Some(_)) => Finding::confirmed(EndpointIndependent),
+            (_, Some(_), Some(_), None) => Finding::presumed(EndpointIndependent),
+            _ => Finding::presumed(Unknown),
+        };
+        let symmetric = !matches!(mapping.is, EndpointIndependent | Unknown);
+        let mut samples: Vec<u16> =
+            [first, second, other].into_iter().flatten().map(|at| at.port()).collect();
+        // Two destinations that share a mapping are one sample.
+        samples.dedup();
+        Behaviour {
+            blocked: alive && self.is_over() && !self.is_reached(),
+            translated,
+            mapping,
+            port_step: step(&samples).filter(|_| symmetric),
+            preserves_port: done.is_some_and(|(local, seen)| local.port() == seen.mapped.port()),
+            public: done.map(|(_, seen)| seen.mapped),
+            proof: done.and_then(|(_, seen)| seen.proof),
+            ..Behaviour::default()
+        }
+    }
+}
+
+impl Trial {
+    fn new(to: SocketAddr, next_id: &mut u64, rng: &mut Rng, act: &mut impl FnMut(Action)) -> Self {
+        let mut trial = Self { to, tries: 0, state: State::Failed };
+        trial.begin(next_id, rng, act);
+        trial
+    }
+
+    fn begin(&mut self, next_id: &mut u64, rng: &mut Rng, act: &mut impl FnMut(Action)) {
+        *next_id += 1;
+        let (id, transaction) = (*next_id, rng.bytes());
+        self.tries += 1;
+        self.state = State::UnderWay { id, transaction };
+        act(Action::Exchange { id, to: self.to, request: request(transaction, Ask::Proof) });
+    }
+
+    fn done(
+        &mut self,
+        result: Option<(SocketAddr, &[u8])>,
+        next_id: &mut u64,
+        rng: &mut Rng,
+        act: &mut impl FnMut(Action),
+    ) {
+        let State::UnderWay { transaction, .. } = self.state else { return };
+        let read = result.and_then(|(local, bytes)| match read(bytes)? {
+            Message::Answer(of, Ok(seen)) if of == transaction => Some((local, seen)),
+            Message::Answer(..) | Message::Request(_) => None,
+        });
+        match read {
+            Some((local, seen)) => self.state = State::Done { local, seen },
+            None if self.tries < TRIES => self.begin(next_id, rng, act),
+            None => self.state = State::Failed,
+        }
+    }
+
+    fn seen(&self) -> Option<&Seen> {
+        self.result().map(|(_, seen)| seen)
+    }
+
+    fn result(&self) -> Option<(&SocketAddr, &Seen)> {
+        match &self.state {
+            State::Done { local, seen } => Some((local, seen)),
+            State::UnderWay { .. } | State::Failed => None,
+        }
+    }
+}
+
+/// TCP itself repeats what is lost; a second try is for a server that had too many connections.
+const TRIES: u32 = 2;
