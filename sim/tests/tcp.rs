@@ -150,7 +150,7 @@ fn a_links_unsent_bytes_are_bounded() {
         })
         .await
     });
-    assert!((128 << 10..=192 << 10).contains(&accepted), "{accepted}");
+    assert!((64 << 10..=128 << 10).contains(&accepted), "{accepted}");
 }
 
 #[test]

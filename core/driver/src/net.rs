@@ -86,7 +86,7 @@ pub struct TcpConfig {
 
 /// How much of a link's data the kernel may hold unsent: enough for one wake-up of the sender at 10 Gbit/s,
 /// and no more, because what sits there cannot be overtaken.
-pub const LINK_UNSENT_BYTES: u32 = 128 * 1024;
+pub const LINK_UNSENT_BYTES: u32 = 64 * 1024;
 
 /// A UDP socket: batches in, segmentation offload out.
 pub trait UdpIo: Send + 'static {

@@ -14,7 +14,7 @@
 //! - **Credit.** A receiver grants an absolute limit, and acknowledges what its application has *consumed*
 //!   (not what merely arrived). The sender keeps every byte until that, or until a RESUME says that it has
 //!   been received: it can be sent again on another link. The window, which is how far the limit runs ahead
-//!   of what was consumed, doubles while the reader takes more than half of it in two round trips, and
+//!   of what was consumed, doubles while the reader takes more than half of it in a round trip, and
 //!   halves in every second in which less than a quarter of it is used. A limit is never withdrawn.
 //! - **End.** FIN ends one direction, the other goes on. FIN takes one sequence number and is acknowledged
 //!   when the far application has passed it on; after both, the stream is [`Event::Closed`]. RST ends both

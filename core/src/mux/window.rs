@@ -104,11 +104,13 @@ impl Mux {
         self.tick_at.get_or_insert(now + TICK);
     }
 
-    /// Lets the window grow if the reader took more than half of it within two round trips: so much that
+    /// Lets the window grow if the reader took more than half of it within a round trip: so much that
     /// the limit, and not the reader, may be what holds the stream back.
     fn measure(&mut self, now: Instant, slot: u32) {
         let streams = self.slots.len();
-        let within = 2 * self.rtt.max(MIN_RTT);
+        let within = self.rtt.max(MIN_RTT);
+        let useful = usize::try_from(self.rtt.as_nanos() * FASTEST / 1_000_000_000).unwrap_or(usize::MAX);
+        let most = useful.max(LEAST_CAP).min(self.config.max_window);
         let Some(stream) = self.slots.at_mut(slot) else {
             return;
         };
@@ -128,7 +130,7 @@ impl Mux {
         recv.epoch = Some((now, consumed));
         let larger = recv.window * 2;
         let more = larger.saturating_sub(recv.reserved);
-        if !recv.fin && larger <= self.config.max_window && self.recv_pool.has(more, streams) {
+        if !recv.fin && larger <= most && self.recv_pool.has(more, streams) {
             recv.window = larger;
         }
     }
@@ -162,7 +164,12 @@ impl Mux {
 const TICK: Duration = Duration::from_secs(1);
 /// A window of which less than this part is used in a tick is too large.
 const IDLE_PART: usize = 4;
+/// The fastest link that is worth a window, in bytes a second: 10 Gbit/s. What exceeds a round trip at that
+/// rate does not make a copy faster; it only lies in the link, and everything behind it waits.
+const FASTEST: u128 = 1_250_000_000;
+/// A window may always grow to this: 16 records, so that both ends work in batches.
+const LEAST_CAP: usize = 256 * 1024;
 /// The least time that counts as a round trip: what two processes on one machine take to hand over to each
 /// other. More would let a copy on a fast path pile up megabytes before a slow reader, and a keystroke waits
 /// behind what lies in the link.
-const MIN_RTT: Duration = Duration::from_micros(250);
+const MIN_RTT: Duration = Duration::from_micros(200);

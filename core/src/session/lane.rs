@@ -152,6 +152,9 @@ struct Life {
     /// The round trip without what waits in queues: windows are sized by it, and not by the queues that they
     /// make.
     floor: Option<Duration>,
+    /// So many pings are still to follow each other at once: the first one shares its round trip with the
+    /// handshakes, and later ones may share theirs with bulk data.
+    early: u8,
 }
 
 #[derive(Debug)]
@@ -174,6 +177,7 @@ impl Life {
             count: 0,
             rtt: None,
             floor: None,
+            early: EARLY,
         };
         // The first one measures the round trip.
         life.want_ping(now);
@@ -221,8 +225,13 @@ impl Life {
         let sample = now.saturating_duration_since(sent);
         // RFC 6298's smoothing: an eighth of each new sample.
         self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
-        // Down at once, up slowly: the path may have become longer.
-        self.floor = Some(self.floor.map_or(sample, |floor| sample.min((floor * 15 + sample) / 16)));
+        // Down at once, up within minutes: the path may have become longer, but a copy that fills the queues
+        // must not make itself a larger window.
+        self.floor = Some(self.floor.map_or(sample, |floor| sample.min((floor * 255 + sample) / 256)));
+        if self.early > 0 {
+            self.early -= 1;
+            self.want_ping(now);
+        }
         true
     }
 
@@ -283,5 +292,7 @@ const DEAD_ACTIVE: Duration = Duration::from_secs(3);
 const DEAD_IDLE: Duration = Duration::from_secs(5);
 /// Below the shortest mapping lifetimes seen in NATs (30 s), with room for one loss.
 const IDLE: Duration = Duration::from_secs(15);
+/// Pings right after the first one.
+const EARLY: u8 = 4;
 /// How often the round trip is measured while bytes flow.
 const MEASURE: Duration = Duration::from_secs(1);

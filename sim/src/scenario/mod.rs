@@ -8,7 +8,7 @@
 //! use inp2p_sim::scenario::Scenario;
 //!
 //! let line = "seed 7; node open; node cgnat delay 30 loss 5; forward 1 0; \
-//!             stream 0 at 5000 up 1000 down 70000 orderly; fault at 9000 for 4000 nat-reboot 1";
+//!             stream 0 at 5000 up 1000 down 70000 orderly; fault at 9000 nat-reboot 1";
 //! let scenario: Scenario = line.parse().unwrap();
 //! assert_eq!(scenario.to_string(), line);
 //! ```

@@ -176,7 +176,7 @@ impl<S: StreamIo> Wire<S> {
 const SCRATCH: usize = 128 * 1024 + 20 * 1024;
 
 /// How much is encrypted ahead of a write: what waits here cannot be overtaken by a terminal's keystroke.
-const BURST: usize = 64 * 1024;
+const BURST: usize = 32 * 1024;
 
 /// How many bytes a link may move a turn and direction before others have theirs.
 const SHARE: usize = 512 * 1024;
