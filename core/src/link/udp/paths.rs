@@ -69,6 +69,7 @@ pub(super) struct Paths {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one of these a link, and it seeks only once")]
 enum State {
     Seeking {
         candidates: SmallVec<[Candidate; 8]>,
