@@ -138,14 +138,15 @@ pub async fn a_hundred_blocked_senders_are_all_woken<N: Net>(net: N) {
                         let transmit = Transmit { segment: Some(1200), ..Transmit::plain(to) };
                         match socket.io.try_send(&transmit, &bytes) {
                             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                            result => return Poll::Ready(result.unwrap()),
+                            result => return Poll::Ready(result),
                         }
                     }
                     socket.blocked.lock().unwrap().push(cx.waker().clone());
                     socket.owner.wake();
                     Poll::Pending
                 })
-                .await;
+                .await
+                .unwrap();
             }
             let _ = done.unbounded_send(());
         });
