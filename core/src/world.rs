@@ -44,6 +44,8 @@ pub(crate) struct World {
     trusted: BTreeSet<ConnId>,
     /// Whether sessions that were given the same attempt find a link.
     pub(crate) links: bool,
+    /// The rung of those links.
+    pub(crate) rung: Rung,
     /// Whether messages get through at all; connections stay.
     pub(crate) carrying: bool,
     queue: BTreeMap<(Instant, u64), Event>,
@@ -106,6 +108,7 @@ pub(crate) struct Setup {
     pub(crate) peer_pins: Vec<(&'static str, PublicKey)>,
     pub(crate) pins: Option<Vec<u8>>,
     pub(crate) address: &'static str,
+    pub(crate) rungs: RungSet,
 }
 
 impl Setup {
@@ -121,6 +124,7 @@ impl Setup {
             peer_pins: Vec::new(),
             pins: None,
             address: "198.51.100.7",
+            rungs: RungSet::ALL,
         }
     }
 
@@ -139,7 +143,7 @@ impl Setup {
             peer_pins: self.peer_pins.iter().map(|(peer, key)| (peer.parse().unwrap(), *key)).collect(),
             forwards: self.forwards.iter().map(|rule| rule.parse().unwrap()).collect(),
             push: self.push,
-            rungs: RungSet::ALL,
+            rungs: self.rungs,
             software: "0.1.0".to_owned(),
             platform: "linux x86_64".to_owned(),
             runtime: "test".to_owned(),
@@ -183,6 +187,7 @@ impl World {
             admin: BTreeMap::new(),
             trusted: BTreeSet::new(),
             links: true,
+            rung: Rung::UdpDirect,
             carrying: true,
             queue: BTreeMap::new(),
             wires: BTreeMap::new(),
@@ -232,7 +237,7 @@ impl World {
         });
         let index = self.nodes.len() - 1;
         let address = self.nodes[index].address;
-        self.tell(index, AgentInput::Listening(4000));
+        self.tell(index, AgentInput::Listening { tcp: 4000, udp: Some(4000) });
         self.tell(index, AgentInput::Interfaces(&[address]));
         index
     }
@@ -439,7 +444,7 @@ impl World {
                 self.tell(node, AgentInput::Forward { name: &name, result });
             }
             Event::Linked(node, peer) => {
-                let (rung, remote) = (Rung::TcpDirect, ([192, 0, 2, 1], 4000).into());
+                let (rung, remote) = (self.rung, ([192, 0, 2, 1], 4000).into());
                 self.tell(node, AgentInput::Session { peer: &peer, event: SessionNews::Up { rung, remote } });
                 let attempt = self.latest_attempt(node, &peer);
                 let done = SessionNews::AttemptDone { attempt, outcomes: vec![outcome(Verdict::Connected)] };
@@ -589,5 +594,5 @@ impl World {
 }
 
 pub(crate) fn outcome(verdict: Verdict) -> Outcome {
-    Outcome { rung: Rung::TcpDirect, outcome: verdict, reason: "timeout".to_owned(), ms: 7 }
+    Outcome { rung: Rung::UdpDirect, outcome: verdict, reason: "timeout".to_owned(), ms: 7 }
 }

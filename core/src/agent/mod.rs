@@ -42,7 +42,7 @@ use signal::{Event, Signal};
 
 use crate::due::earlier;
 use crate::ids::PeerName;
-use crate::path::{Candidate, Outcome};
+use crate::path::{Candidate, Outcome, RungSet};
 use crate::rng::Rng;
 use crate::time::WallClock;
 use crate::wire::Envelope;
@@ -145,8 +145,8 @@ impl Agent {
             return;
         }
         match input {
-            Input::Listening(port) => {
-                if self.addresses.listening(port) {
+            Input::Listening { tcp, udp } => {
+                if self.addresses.listening(tcp, udp) {
                     self.report.change(now);
                 }
             }
@@ -221,7 +221,7 @@ impl Agent {
         if news == News::Changed {
             tracing::debug!(addresses = addresses.len(), "the addresses of this host have changed");
             self.signal.network_changed(now, &mut self.actions);
-            self.peers.each(|_, peer, _| peer.news(now));
+            self.peers.each(|_, peer, _| peer.network_changed(now));
         }
     }
 
@@ -282,9 +282,14 @@ impl Agent {
 
     fn wish(&mut self, now: Instant, name: PeerName) -> bool {
         let Some((peer, _)) = self.peers.known(&name) else { return false };
+        let rungs = peer.wished_rungs(self.config.rungs);
+        if rungs == RungSet::NONE {
+            peer.content();
+            return true;
+        }
         peer.asking(now);
         let candidates = self.candidates();
-        let wish = Connect { peer: name.clone(), candidates, rungs: self.config.rungs };
+        let wish = Connect { peer: name.clone(), candidates, rungs };
         self.signal.ask(now, Asked::Connect(name), &wish, &mut self.actions)
     }
 
@@ -391,13 +396,14 @@ impl Agent {
             SessionNews::Up { rung, remote } => {
                 tracing::info!(peer = %name, %rung, "link up");
                 self.counters.links += 1;
-                peer.up(Link { rung, remote });
+                peer.up(now, Link { rung, remote });
                 // It has proven the key now.
                 let pin = peer.key().and_then(|key| self.pins.pin_peer(name, key));
                 if let Some(content) = pin {
                     self.actions.push_back(Action::Save { name: PINS_FILE, content });
                 }
             }
+            SessionNews::Moved { remote } => peer.moved(remote),
             SessionNews::Down { reason } => {
                 tracing::info!(peer = %name, reason, "link down");
                 peer.down(reason);
