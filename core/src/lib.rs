@@ -13,6 +13,7 @@ pub mod mux;
 pub mod nat;
 pub mod path;
 pub mod punch;
+pub mod relay;
 pub mod rng;
 pub mod server;
 pub mod session;

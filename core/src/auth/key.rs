@@ -8,16 +8,16 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// A secret key. Erased from memory when dropped, and shown by nothing.
-pub(super) struct Key(Zeroizing<[u8; 32]>);
+pub(crate) struct Key(Zeroizing<[u8; 32]>);
 
 impl Key {
     /// The key that `secret`, of any length and shape, gives in the context of `salt`.
-    pub(super) fn extract(salt: &[u8], secret: &[u8]) -> Self {
+    pub(crate) fn extract(salt: &[u8], secret: &[u8]) -> Self {
         Self(Zeroizing::new(Hkdf::<Sha256>::extract(Some(salt), secret).0.into()))
     }
 
     /// The bytes of the key for the use that `label` names.
-    pub(super) fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
+    pub(crate) fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
         let mut derived = Zeroizing::new([0; 32]);
         #[expect(clippy::expect_used, reason = "a key has the length of a hash, and so has what is derived")]
         Hkdf::<Sha256>::from_prk(&*self.0)
@@ -27,18 +27,18 @@ impl Key {
     }
 
     /// As [`Self::derive`], for a key from which more is made.
-    pub(super) fn child(&self, label: &str) -> Self {
+    pub(crate) fn child(&self, label: &str) -> Self {
         Self(self.derive(label))
     }
 
     /// HMAC-SHA256 over `message`.
-    pub(super) fn mac(&self, message: &[u8]) -> [u8; 32] {
+    pub(crate) fn mac(&self, message: &[u8]) -> [u8; 32] {
         self.hmac(message).finalize().into_bytes().into()
     }
 
     /// Whether `mac` is that of `message`, in constant time.
     #[must_use]
-    pub(super) fn verify_mac(&self, message: &[u8], mac: &[u8; 32]) -> bool {
+    pub(crate) fn verify_mac(&self, message: &[u8], mac: &[u8; 32]) -> bool {
         self.hmac(message).verify(mac.into()).is_ok()
     }
 

@@ -2,7 +2,7 @@
 //! proves both, and the seal on everything that follows it.
 
 pub mod identity;
-mod key;
+pub(crate) mod key;
 pub mod login;
 pub mod seal;
 pub mod token;
