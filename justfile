@@ -105,11 +105,11 @@ install packages:
         fi
     fi
 
-# What can be measured today: the multiplexer alone, the simulator, one forward on this machine.
-bench:
+# What a forward costs on each rung beside raw sockets and HAProxy, then the multiplexer alone and the simulator.
+bench *arguments:
+    cargo bench --locked -p inp2p-bins --bench forward -- {{arguments}}
     cargo bench --locked -p inp2p-core --bench mux
     cargo run --release --locked -p inp2p-sim --example speed
-    cargo run --release --locked --bin inp2pc -- demo
 
 # Sweeps seeds over all processors; ends with one line, `hash HEX` over all of them.
 sim seeds="2000":
