@@ -226,7 +226,7 @@ impl Agent {
             tracing::debug!(addresses = addresses.len(), "the addresses of this host have changed");
             self.signal.network_changed(now, &mut self.actions);
             self.relaying.network_changed();
-            self.peers.each(|_, peer, _| peer.news(now));
+            self.peers.each(|_, peer, _| peer.network_changed(now));
         }
     }
 
@@ -288,10 +288,12 @@ impl Agent {
 
     fn wish(&mut self, now: Instant, name: PeerName) -> bool {
         let Some((peer, _)) = self.peers.known(&name) else { return false };
+        let rungs = peer.wished_rungs(self.config.rungs);
+        if rungs == RungSet::NONE {
+            peer.content();
+            return true;
+        }
         peer.asking(now);
-        // Where there is a link already, it is for something better.
-        let better = peer.link().map_or(RungSet::ALL, |link| relay::better_than(link.rung));
-        let rungs = self.config.rungs.and(better);
         let (candidates, exclude) = (self.candidates(), self.relaying.excluded(now));
         let wish = Connect { peer: name.clone(), candidates, rungs, exclude };
         self.signal.ask(now, Asked::Connect(name), &wish, &mut self.actions)

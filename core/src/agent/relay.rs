@@ -14,7 +14,7 @@ use super::forwards::own;
 use super::io::Action;
 use super::online::Asked;
 use crate::ids::{AttemptId, PeerName, PublicKey};
-use crate::path::{Rung, RungSet};
+use crate::path::RungSet;
 use crate::relay::RelayOffer;
 use crate::status::RelayStatus;
 use crate::wire::message::{
@@ -151,7 +151,7 @@ impl Agent {
         now: Instant,
         _: PushRelayNews,
     ) -> Result<PushRelayNewsReply, Refused> {
-        self.peers.each(|_, peer, _| peer.relay_news(now));
+        self.peers.each(|_, peer, _| peer.better_news(now));
         Ok(PushRelayNewsReply {})
     }
 
@@ -226,11 +226,6 @@ impl Agent {
         offers.retain(|offer| offer.attempt == attempt && self.config.rungs.contains(offer.tier.rung()));
         offers
     }
-}
-
-/// The rungs that are better than the one in use.
-pub(super) fn better_than(rung: Rung) -> RungSet {
-    Rung::ALL.into_iter().filter(|other| *other < rung).collect()
 }
 
 /// The targets of a peer as a session is told them: none for a node of the own user.
