@@ -7,6 +7,10 @@
 //! instant of a common ladder* ([`ROUNDS`]) and not at once: two sides that each answer the other's failure
 //! would miss each other for ever.
 //!
+//! Before the common instant come *openers* ([`OPENERS`]), SYNs with a time to live that gets them through
+//! this side's NATs and no further: what they open stays open for the other's SYN, which therefore comes
+//! neither to a closed door nor, as Linux's NAT has it, in the way of this side's own port (see `plan`).
+//!
 //! As for UDP the plan is made from what both are behind. One side with a mapping a peer and regular ports
 //! is met at predicted ones. Random ports are not guessed: SYNs to a thousand ports look like a scan, and a
 //! relay does better. Filters for TCP are not known (the server never dials), so whatever may work is tried.
@@ -119,6 +123,13 @@ pub enum Action {
         /// How.
         dial: Dial,
     },
+    /// Begin to connect from the port that the node listens on, and drop the connection once the SYN is out.
+    Open {
+        /// Where to.
+        to: SocketAddr,
+        /// The time to live.
+        hops: u8,
+    },
     /// Nothing more is tried.
     GaveUp(Why),
 }
@@ -128,6 +139,8 @@ pub enum Action {
 pub struct TcpPuncher {
     start: Instant,
     places: Vec<Place>,
+    /// How many of the openers are out.
+    opened: usize,
     /// How many rounds have begun.
     round: usize,
     next_number: u32,
@@ -149,6 +162,7 @@ impl TcpPuncher {
         Self {
             start,
             places: plan.dials.into_iter().map(place).collect(),
+            opened: 0,
             round: 0,
             next_number: 0,
             actions: plan.hopeless.map(Action::GaveUp).into_iter().collect(),
@@ -168,7 +182,10 @@ impl TcpPuncher {
             Input::Tick => {}
         }
         while self.due().is_some_and(|at| at <= now) {
-            self.begin_round();
+            match OPENERS.get(self.opened) {
+                Some((_, hops)) => self.send_openers(*hops),
+                None => self.begin_round(),
+            }
         }
     }
 
@@ -186,8 +203,17 @@ impl TcpPuncher {
         if self.places.is_empty() {
             return None;
         }
+        if let Some((before, _)) = OPENERS.get(self.opened) {
+            return Some(self.start.checked_sub(*before).unwrap_or(self.start));
+        }
         let after = ROUNDS.get(self.round).copied().or((self.round == ROUNDS.len()).then_some(END))?;
         Some(self.start + Duration::from_millis(after))
+    }
+
+    fn send_openers(&mut self, hops: u8) {
+        self.opened += 1;
+        let listening = self.places.iter().filter(|place| place.dial.from == From::Listening);
+        self.actions.extend(listening.map(|place| Action::Open { to: place.dial.to, hops }));
     }
 
     fn begin_round(&mut self) {
@@ -219,6 +245,9 @@ const END: u64 = 7_000;
 /// How long both sides wait before the first SYN, from when the server spoke: longer than the way from it to
 /// either side.
 pub const COMMON_DELAY: Duration = Duration::from_millis(400);
+
+/// Openers' times to live, and how long before the common instant they leave.
+const OPENERS: [(Duration, u8); 2] = [(Duration::from_millis(150), 2), (Duration::from_millis(100), 3)];
 
 const MAX_OBSERVED: usize = 2;
 /// Connections that a node with regular ports makes, so that one of them has a mapping that the peer can tell.
@@ -265,7 +294,7 @@ mod tests {
         actions
             .filter_map(|action| match action {
                 Action::Dial { number, .. } => Some(number),
-                Action::GaveUp(_) => None,
+                Action::Open { .. } | Action::GaveUp(_) => None,
             })
             .collect()
     }
@@ -324,6 +353,21 @@ mod tests {
     }
 
     #[test]
+    fn openers_leave_before_the_common_instant() {
+        let cone = side(Dependence::EndpointIndependent, None);
+        let start = start() + COMMON_DELAY;
+        let mut puncher = TcpPuncher::new(plan(&cone, &cone), start);
+        let to = "192.0.2.1:5000".parse().unwrap();
+        for (before, hops) in OPENERS {
+            assert_eq!(puncher.deadline().map(|(at, _)| at), Some(start - before));
+            puncher.handle(start - before, Input::Tick);
+            assert_eq!(puncher.poll_action(), Some(Action::Open { to, hops }));
+            assert_eq!(puncher.poll_action(), None);
+        }
+        assert_eq!(puncher.deadline().map(|(at, _)| at), Some(start));
+    }
+
+    #[test]
     fn it_ends_and_says_how_often_it_tried() {
         let cone = side(Dependence::EndpointIndependent, None);
         let mut puncher = TcpPuncher::new(plan(&cone, &cone), start());
@@ -333,6 +377,7 @@ mod tests {
             while let Some(action) = puncher.poll_action() {
                 match action {
                     Action::Dial { number, .. } => puncher.handle(at, Input::Failed(number)),
+                    Action::Open { .. } => {}
                     Action::GaveUp(reason) => why = Some(reason),
                 }
             }
