@@ -5,6 +5,7 @@
 //! on tokio, on smol and in the simulator.
 
 pub mod agent;
+mod check;
 pub mod compat;
 mod exact;
 mod forward;

@@ -11,16 +11,18 @@
 //! A PunchStart leads to Running from everywhere: the other side may be the one who asked. While Waiting,
 //! news (the peer came online, the network changed, somebody wants to send) makes the next wish due at once,
 //! but never more than one a second. The link is a matter of its own: it comes and goes by what the session
-//! tells, and a link that is there stops nothing but further wishes.
+//! tells, and a link that is there stops nothing but further wishes. On a relay the search goes on, at a pace of
+//! its own and at news: for the rungs above.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::io::Via;
 use crate::ids::{AttemptId, PublicKey};
 use crate::path::{Outcome, Rung, Verdict};
 use crate::rng::Rng;
 use crate::status::PeerState;
-use crate::wire::message::{Code, Refused};
+use crate::wire::message::{Code, Refused, Targets};
 
 /// One peer.
 #[derive(Debug, Default)]
@@ -39,6 +41,11 @@ pub(super) struct Peer {
     pace: Pace,
     switches: u64,
     error: Option<String>,
+    /// When something better than the relay in use is looked for next.
+    upgrade: Option<Instant>,
+    upgrades: UpgradePace,
+    /// All that the peer may open here, for one of another user.
+    targets: Option<Targets>,
 }
 
 #[derive(Debug, Default)]
@@ -66,10 +73,11 @@ enum Why {
     LinkFollows,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Link {
     pub(super) rung: Rung,
     pub(super) remote: SocketAddr,
+    pub(super) via: Option<Via>,
 }
 
 impl Peer {
@@ -91,13 +99,15 @@ impl Peer {
 
     /// When the next wish is due; none while one is under way, or nothing is wanted.
     pub(super) fn wish_due(&self, now: Instant) -> Option<Instant> {
-        if !self.wants() {
-            return None;
-        }
         let at = match self.search {
+            Search::Asking | Search::Promised { .. } | Search::Running { .. } => return None,
+            // The one with the forward pays for the search; the other side of it need not search too.
+            Search::Idle | Search::Waiting { .. } if self.link.is_some() => {
+                self.upgrade.filter(|_| self.forwarded)?
+            }
+            Search::Idle | Search::Waiting { .. } if !self.wants() => return None,
             Search::Idle => now,
             Search::Waiting { until, .. } => until,
-            Search::Asking | Search::Promised { .. } | Search::Running { .. } => return None,
         };
         Some(self.asked.map_or(at, |asked| at.max(asked + WISH_INTERVAL)))
     }
@@ -141,6 +151,7 @@ impl Peer {
             return false;
         }
         self.attempt = Some((attempt, key));
+        self.upgrade = None;
         self.search = Search::Running { until: now + ATTEMPT_TIMEOUT };
         true
     }
@@ -151,6 +162,7 @@ impl Peer {
         self.wished = false;
         if self.link.is_some() {
             self.search = Search::Idle;
+            self.plan_upgrade(now, rng);
             return;
         }
         let until = now + self.pace.next(rng);
@@ -163,11 +175,12 @@ impl Peer {
             // An older one: what it came to is history, and says nothing of the one that runs.
             return;
         }
-        self.outcomes = outcomes;
-        let connected = self.outcomes.iter().any(|outcome| outcome.outcome == Verdict::Connected);
+        let connected = outcomes.iter().any(|outcome| outcome.outcome == Verdict::Connected);
+        self.record(outcomes);
         if matches!(self.search, Search::Running { .. }) {
             if self.link.is_some() {
                 self.search = Search::Idle;
+                self.plan_upgrade(now, rng);
             } else if connected {
                 self.pace = Pace::default();
                 self.search = Search::Waiting { until: now + LINK_FOLLOWS, why: Why::LinkFollows };
@@ -183,8 +196,12 @@ impl Peer {
     }
 
     /// The session has a link.
-    pub(super) fn up(&mut self, link: Link) {
+    pub(super) fn up(&mut self, now: Instant, link: Link, rng: &mut Rng) {
+        if self.link.as_ref().is_none_or(|before| before.rung != link.rung) {
+            self.upgrades = UpgradePace::default();
+        }
         self.link = Some(link);
+        self.plan_upgrade(now, rng);
         self.switches = self.switches.saturating_add(1);
         self.wished = false;
         self.error = None;
@@ -195,9 +212,30 @@ impl Peer {
     }
 
     /// The session's last link is gone.
-    pub(super) fn down(&mut self, reason: String) {
-        self.link = None;
+    pub(super) fn down(&mut self, reason: String) -> Option<Via> {
         self.error = Some(reason);
+        self.upgrade = None;
+        self.link.take().and_then(|link| link.via)
+    }
+
+    /// There may be a better relay.
+    pub(super) fn relay_news(&mut self, now: Instant) {
+        self.upgrades = UpgradePace::default();
+        if let Some(at) = &mut self.upgrade {
+            *at = now.min(*at);
+        }
+    }
+
+    /// From now on the peer, which is of another user, may open these targets. Gives them back if that is a
+    /// change.
+    pub(super) fn restrict(&mut self, targets: Targets) -> Option<Targets> {
+        let before = self.targets.replace(targets.clone());
+        (before.unwrap_or_default() != targets).then_some(targets)
+    }
+
+    /// The latest attempt.
+    pub(super) fn attempt(&self) -> Option<AttemptId> {
+        self.attempt.map(|(attempt, _)| attempt)
     }
 
     /// The session has something to send and no link.
@@ -209,6 +247,7 @@ impl Peer {
     /// There is news: the next wish is due, and failures count from the start again.
     pub(super) fn news(&mut self, now: Instant) {
         self.pace = Pace::default();
+        self.relay_news(now);
         self.hurry(now);
     }
 
@@ -273,8 +312,8 @@ impl Peer {
         self.attempt.map(|(_, key)| key)
     }
 
-    pub(super) fn link(&self) -> Option<Link> {
-        self.link
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
     }
 
     pub(super) fn switches(&self) -> u64 {
@@ -301,11 +340,35 @@ impl Peer {
     }
 
     fn offline(&mut self, now: Instant, reason: String, rng: &mut Rng) {
+        if self.link.is_some() {
+            return self.failed(now, reason, rng);
+        }
         self.error = Some(reason);
         self.wished = false;
         let until = now + rng.between(OFFLINE_RETRY, OFFLINE_RETRY * 5 / 4);
         self.search =
             if self.forwarded { Search::Waiting { until, why: Why::Offline } } else { Search::Idle };
+    }
+
+    /// On a relay something better is looked for, now and then.
+    fn plan_upgrade(&mut self, now: Instant, rng: &mut Rng) {
+        let relayed = self.link.as_ref().is_some_and(|link| link.rung.is_relay());
+        self.upgrade = relayed.then(|| now + self.upgrades.next(rng));
+    }
+
+    /// Takes down what became of each rung. While there is a link only some are tried: what is known of the
+    /// others still holds.
+    fn record(&mut self, outcomes: Vec<Outcome>) {
+        let before = std::mem::replace(&mut self.outcomes, outcomes);
+        if self.link.is_none() {
+            return;
+        }
+        for outcome in &mut self.outcomes {
+            let known = before.iter().find(|known| known.rung == outcome.rung);
+            if let Some(known) = known.filter(|_| outcome.outcome == Verdict::Skipped) {
+                outcome.clone_from(known);
+            }
+        }
     }
 
     fn hurry(&mut self, now: Instant) {
@@ -329,6 +392,27 @@ impl Pace {
         rng.between(most / 2, most)
     }
 }
+
+/// The pace of the search for something better than a relay: 5 s, doubled each time up to 40 s, each drawn
+/// from the upper half.
+#[derive(Debug, Default)]
+struct UpgradePace {
+    tries: u32,
+}
+
+impl UpgradePace {
+    fn next(&mut self, rng: &mut Rng) -> Duration {
+        let most = FIRST_UPGRADE.saturating_mul(1 << self.tries.min(10)).min(LAST_UPGRADE);
+        self.tries = self.tries.saturating_add(1);
+        rng.between(most / 2, most)
+    }
+}
+
+/// The first search for something better than a relay: the paths that lost the race have ended by then.
+const FIRST_UPGRADE: Duration = Duration::from_secs(5);
+/// The longest time between two: with an attempt's own length a direct path is taken within a minute of its
+/// becoming possible, whether or not anything tells of that.
+const LAST_UPGRADE: Duration = Duration::from_secs(40);
 
 /// Why there is no link to a peer that the server does not name among those who are online.
 pub(super) const NOT_ONLINE: &str = "the peer is not online";

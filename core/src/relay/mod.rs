@@ -23,12 +23,14 @@
 //! | [`handshake`] | both sides of the conversation above |
 //! | [`gate`] | whom a relay lets in |
 //! | [`pairing`] | who is joined with whom |
+//! | [`check`] | how the server sees that a relay is there |
 //! | [`bandwidth`] | the limit that all who are relayed share |
 //!
 //! What this leaves to others: which relay to offer (`server`), which to use (`session`), sockets and the
 //! copying itself (the driver).
 
 pub mod bandwidth;
+pub mod check;
 pub mod gate;
 pub mod handshake;
 pub mod offer;

@@ -258,9 +258,11 @@ pub const MAX_RESPONSE: usize = RESPONSE_HEAD + ticket::LENGTH + 64;
 /// A response up to the kind of its credential.
 const RESPONSE_HEAD: usize = 16 + 32 + 32 + 1;
 /// The first byte tells a relay's handshake from TLS (0x16), HTTP (a letter) and a link (0xD2).
-const MAGIC: [u8; 4] = [0xd1, b'I', b'2', b'R'];
+pub(super) const MAGIC: [u8; 4] = [0xd1, b'I', b'2', b'R'];
 const VERSION: u8 = 1;
 const KIND_CODE: u8 = 1;
 const KIND_TICKET: u8 = 2;
+/// No permission: the server looks whether the relay is there, see [`super::check`].
+pub(super) const KIND_CHECK: u8 = 3;
 /// The place of the node's signature.
 const LABEL: &str = "inp2p relay v1 node";

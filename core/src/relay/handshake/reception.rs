@@ -1,6 +1,6 @@
 //! The relay's side: reads the opening and the response, and not a byte more.
 
-use super::{KIND_CODE, KIND_TICKET, OPENING, RESPONSE_HEAD, Reason, Response, encode_challenge};
+use super::{KIND_CHECK, KIND_CODE, KIND_TICKET, OPENING, RESPONSE_HEAD, Reason, Response, encode_challenge};
 use crate::relay::ticket;
 
 /// A connection that has not shown its permission yet. The driver reads exactly [`Self::wants`] bytes at a
@@ -18,6 +18,8 @@ enum State {
     Head,
     /// The rest of it, behind what came.
     Rest(Vec<u8>),
+    /// It is no node, but the server that looks whether the relay is there: its nonce.
+    Checked([u8; 32]),
     Over,
 }
 
@@ -32,13 +34,22 @@ impl Reception {
         &self.challenge
     }
 
+    /// The server's nonce, if this is the server that looks whether the relay is there. The relay is to send
+    /// [`answer`](crate::relay::check::answer) and to close.
+    pub fn check(&self) -> Option<[u8; 32]> {
+        match self.state {
+            State::Checked(nonce) => Some(nonce),
+            State::Opening | State::Head | State::Rest(_) | State::Over => None,
+        }
+    }
+
     /// How many bytes to read next; 0 once the handshake is over.
     pub fn wants(&self) -> usize {
         match &self.state {
             State::Opening => OPENING.len(),
             State::Head => RESPONSE_HEAD,
             State::Rest(head) => rest(head).unwrap_or(0),
-            State::Over => 0,
+            State::Checked(_) | State::Over => 0,
         }
     }
 
@@ -57,6 +68,11 @@ impl Reception {
                 self.state = State::Head;
                 Ok(None)
             }
+            State::Head if bytes.last() == Some(&KIND_CHECK) => {
+                let nonce = bytes.get(16..48).and_then(|nonce| nonce.try_into().ok());
+                self.state = nonce.map_or(State::Over, State::Checked);
+                Ok(None)
+            }
             State::Head if rest(bytes).is_some() => {
                 self.state = State::Rest(bytes.to_vec());
                 Ok(None)
@@ -68,7 +84,7 @@ impl Reception {
                     Ok(_) | Err(_) => Err(Reason::Malformed),
                 }
             }
-            State::Opening | State::Head | State::Over => Err(Reason::Malformed),
+            State::Opening | State::Head | State::Checked(_) | State::Over => Err(Reason::Malformed),
         }
     }
 }
