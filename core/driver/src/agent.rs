@@ -134,7 +134,8 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         agent,
         store,
         server: SignalServer { host: setup.host, port: setup.port, tls },
-        common: Arc::new(Common { keys, own, instance: rng.bytes(), allow: setup.allow, port: udp }),
+        common: Arc::new(Common { keys, own, instance: rng.bytes(), allow: setup.allow }),
+        port: udp,
         registry,
         sessions: BTreeMap::new(),
         next_session: 0,
@@ -167,7 +168,8 @@ struct Control<N: Net> {
     agent: Agent,
     store: Arc<dyn Store>,
     server: SignalServer,
-    common: Arc<Common<N>>,
+    common: Arc<Common>,
+    port: Port<N>,
     registry: Arc<Registry<N>>,
     sessions: BTreeMap<PeerName, Entry<N>>,
     next_session: u64,
@@ -417,14 +419,24 @@ impl<N: Net> Control<N> {
                         self.closing.extend(forward.ended);
                     }
                 }
-                Action::Attempt { peer, key, attempt } => {
+                Action::Attempt { peer, key, attempt, targets } => {
                     if let Some(commands) = self.session(&peer) {
                         let id = attempt.id;
                         // The session first: it must know of the attempt before a connection comes to it.
-                        self.command(&peer, Command::Attempt { key, attempt });
+                        self.command(&peer, Command::Attempt { key, attempt, targets });
                         self.registry.add(id, &commands);
                     }
                 }
+                Action::Offers { peer, attempt, offers } => {
+                    self.command(&peer, Command::Offers { attempt, offers });
+                }
+                Action::Restrict { peer, targets, end } => {
+                    self.command(&peer, Command::Restrict { targets, end });
+                    if end {
+                        self.sessions.remove(&peer);
+                    }
+                }
+                Action::RelaySecrets(_) => {}
                 Action::Unreachable { peer, reason } => self.command(&peer, Command::Unreachable(reason)),
                 Action::Save { name, content } => {
                     if let Err(error) = self.store.save(name, &content) {
@@ -493,7 +505,7 @@ impl<N: Net> Control<N> {
             self.net.clone(),
             peer.clone(),
             self.next_session,
-            Arc::clone(&self.common),
+            (Arc::clone(&self.common), self.port.clone()),
             (commands.clone(), queue),
             self.news_in.clone(),
             Arc::clone(&meter),

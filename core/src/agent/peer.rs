@@ -17,11 +17,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::io::Via;
 use crate::ids::{AttemptId, PublicKey};
 use crate::path::{Outcome, Rung, RungSet, Verdict};
 use crate::rng::Rng;
 use crate::status::PeerState;
-use crate::wire::message::{Code, Refused};
+use crate::wire::message::{Code, Refused, Targets};
 
 /// One peer.
 #[derive(Debug, Default)]
@@ -41,6 +42,8 @@ pub(super) struct Peer {
     better: Better,
     switches: u64,
     error: Option<String>,
+    /// All that the peer may open here, for one of another user.
+    targets: Option<Targets>,
 }
 
 /// When more is to be had than the link that there is.
@@ -79,10 +82,11 @@ enum Why {
     LinkFollows,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Link {
     pub(super) rung: Rung,
     pub(super) remote: SocketAddr,
+    pub(super) via: Option<Via>,
 }
 
 impl Peer {
@@ -119,7 +123,7 @@ impl Peer {
 
     /// The rungs to wish for, of those that may be used: with a link only better ones, unless that is in doubt.
     pub(super) fn wished_rungs(&self, allowed: RungSet) -> RungSet {
-        match self.link {
+        match &self.link {
             Some(link) if !self.better.doubted => allowed.iter().filter(|rung| *rung < link.rung).collect(),
             Some(_) | None => allowed,
         }
@@ -181,7 +185,7 @@ impl Peer {
         self.wished = false;
         if self.link.is_some() {
             self.search = Search::Idle;
-            self.try_for_better(now);
+            self.try_for_better(now, rng);
             return;
         }
         let until = now + self.pace.next(rng);
@@ -199,7 +203,7 @@ impl Peer {
         if matches!(self.search, Search::Running { .. }) {
             if self.link.is_some() {
                 self.search = Search::Idle;
-                self.try_for_better(now);
+                self.try_for_better(now, rng);
             } else if connected {
                 self.pace = Pace::default();
                 self.search = Search::Waiting { until: now + LINK_FOLLOWS, why: Why::LinkFollows };
@@ -215,7 +219,7 @@ impl Peer {
     }
 
     /// The session has a link.
-    pub(super) fn up(&mut self, now: Instant, link: Link) {
+    pub(super) fn up(&mut self, now: Instant, link: Link, rng: &mut Rng) {
         self.link = Some(link);
         self.switches = self.switches.saturating_add(1);
         self.wished = false;
@@ -226,7 +230,7 @@ impl Peer {
         }
         if matches!(self.search, Search::Idle) {
             self.better.failures = 0;
-            self.try_for_better(now);
+            self.try_for_better(now, rng);
         }
     }
 
@@ -238,9 +242,21 @@ impl Peer {
     }
 
     /// The session's last link is gone.
-    pub(super) fn down(&mut self, reason: String) {
-        self.link = None;
+    pub(super) fn down(&mut self, reason: String) -> Option<Via> {
         self.error = Some(reason);
+        self.link.take().and_then(|link| link.via)
+    }
+
+    /// From now on the peer, which is of another user, may open these targets. Gives them back if that is a
+    /// change.
+    pub(super) fn restrict(&mut self, targets: Targets) -> Option<Targets> {
+        let before = self.targets.replace(targets.clone());
+        (before.unwrap_or_default() != targets).then_some(targets)
+    }
+
+    /// The latest attempt.
+    pub(super) fn attempt(&self) -> Option<AttemptId> {
+        self.attempt.map(|(attempt, _)| attempt)
     }
 
     /// The session has something to send and no link.
@@ -252,11 +268,16 @@ impl Peer {
     /// There is news: the next wish is due, and failures count from the start again.
     pub(super) fn news(&mut self, now: Instant) {
         self.pace = Pace::default();
+        self.better_news(now);
+        self.hurry(now);
+    }
+
+    /// There may be something better than the link: it is tried for now.
+    pub(super) fn better_news(&mut self, now: Instant) {
         self.better.failures = 0;
         if self.better.due.is_some() {
             self.better.due = Some(now);
         }
-        self.hurry(now);
     }
 
     /// The network has changed: the link may be dead, and others may lead to the peer.
@@ -329,8 +350,8 @@ impl Peer {
         self.attempt.map(|(_, key)| key)
     }
 
-    pub(super) fn link(&self) -> Option<Link> {
-        self.link
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
     }
 
     pub(super) fn switches(&self) -> u64 {
@@ -357,6 +378,9 @@ impl Peer {
     }
 
     fn offline(&mut self, now: Instant, reason: String, rng: &mut Rng) {
+        if self.link.is_some() {
+            return self.failed(now, reason, rng);
+        }
         self.error = Some(reason);
         self.wished = false;
         let until = now + rng.between(OFFLINE_RETRY, OFFLINE_RETRY * 5 / 4);
@@ -365,16 +389,19 @@ impl Peer {
     }
 
     /// Plans the next try for a rung better than the link's, if there is any.
-    fn try_for_better(&mut self, now: Instant) {
+    fn try_for_better(&mut self, now: Instant, rng: &mut Rng) {
         if self.better.doubted {
             return;
         }
-        let improvable = self.link.is_some_and(|link| link.rung > Rung::UdpDirect);
-        self.better.due = improvable.then(|| {
-            let wait = BETTER.saturating_mul(1 << self.better.failures.min(MAX_DOUBLINGS));
-            self.better.failures = self.better.failures.saturating_add(1);
-            now + wait.min(MAX_BETTER)
-        });
+        let Some(link) = self.link.as_ref().filter(|link| link.rung > Rung::UdpDirect) else {
+            self.better.due = None;
+            return;
+        };
+        let (first, last) = if link.rung.is_relay() { BETTER_THAN_RELAY } else { BETTER_THAN_DIRECT };
+        let wait = first.saturating_mul(1 << self.better.failures.min(MAX_DOUBLINGS)).min(last);
+        self.better.failures = self.better.failures.saturating_add(1);
+        // Each of many pairs that lost a relay together has its own pace.
+        self.better.due = Some(now + rng.between(wait * 3 / 4, wait));
     }
 
     /// The outcomes of the latest attempt, and of those rungs that it was not to try what is known already.
@@ -394,12 +421,14 @@ impl Peer {
     }
 }
 
-/// How long after an attempt a better rung than the link's is tried for: doubled each time, so that a pair that
-/// has no better one costs its network little.
-const BETTER: Duration = Duration::from_secs(10);
-/// The longest such wait: a rule of a firewall that changes is felt within that time.
-const MAX_BETTER: Duration = Duration::from_secs(300);
-/// 10 s doubled so often is beyond [`MAX_BETTER`].
+/// How long after an attempt something better than a relay is tried for, doubled each time, and the longest such
+/// wait: with an attempt's own length a direct path is taken within a minute of its becoming possible, whether
+/// or not anything tells of that.
+const BETTER_THAN_RELAY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(40));
+/// The same for a link without a relay, which costs nobody else anything: a pair that has no better one is to cost
+/// its own network little.
+const BETTER_THAN_DIRECT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// The firsts doubled so often are beyond the lasts.
 const MAX_DOUBLINGS: u32 = 5;
 
 /// The pace of retries: 1 s, doubled each time up to 20 s, each drawn from the upper half so that two sides

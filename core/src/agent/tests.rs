@@ -2,6 +2,7 @@
 
 mod alone;
 mod better;
+mod relay;
 
 use super::*;
 use crate::ids::AttemptId;

@@ -174,7 +174,7 @@ impl Session {
         self.told_up = true;
         self.nomination.rtt(link, floor);
         if let Some(remote) = remote {
-            self.actions.push_back(Action::News(SessionNews::Up { rung, remote }));
+            self.actions.push_back(Action::News(SessionNews::Up { rung, remote, via: None }));
         }
         if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) {
             run.is_up = true;

@@ -21,18 +21,20 @@ use std::time::{Duration, Instant};
 use futures_channel::mpsc;
 use futures_util::StreamExt as _;
 use inp2p_core::agent::io::SessionNews;
-use inp2p_core::ids::{PeerName, PublicKey};
+use inp2p_core::ids::{AttemptId, PeerName, PublicKey};
 use inp2p_core::link::{LinkKeys, Preface};
 use inp2p_core::mux::{Config, Key, code};
+use inp2p_core::relay::RelayOffer;
 use inp2p_core::session::{Attempt, Session, SessionConfig};
 use inp2p_core::tunnel::Allow;
+use inp2p_core::wire::message::Targets;
 use tracing::{debug, warn};
 
 use self::datagrams::Datagrams;
 use self::flows::Flow;
 pub(crate) use self::flows::Origin;
 use self::streams::refuse;
-use self::target::Dialled;
+use self::target::{Dialled, Policy};
 use self::wire::Wire;
 use crate::meter::SessionMeter;
 use crate::net::{Net, TimerIo as _};
@@ -47,6 +49,22 @@ pub(crate) enum Command<N: Net> {
         key: PublicKey,
         /// What to try.
         attempt: Attempt,
+        /// All that the peer may have dialled, for one of another user.
+        targets: Option<Targets>,
+    },
+    /// More relays for an attempt.
+    Offers {
+        /// Which.
+        attempt: AttemptId,
+        /// The relays, the best first.
+        offers: Vec<RelayOffer>,
+    },
+    /// What a peer of another user may have dialled has changed.
+    Restrict {
+        /// All of it.
+        targets: Targets,
+        /// Whether the session is to end at once, since nothing is left for it.
+        end: bool,
     },
     /// A connection came in that names one of this session's attempts.
     Accepted {
@@ -80,12 +98,12 @@ pub(crate) enum Command<N: Net> {
 }
 
 /// What all sessions of a process share.
-pub(crate) struct Common<N: Net> {
+#[derive(Debug)]
+pub(crate) struct Common {
     pub(crate) keys: LinkKeys,
     pub(crate) own: PublicKey,
     pub(crate) instance: [u8; 16],
     pub(crate) allow: Allow,
-    pub(crate) port: Port<N>,
 }
 
 /// News for the control task.
@@ -99,7 +117,7 @@ pub(crate) async fn run<N: Net>(
     net: N,
     peer: PeerName,
     number: u64,
-    common: Arc<Common<N>>,
+    (common, port): (Arc<Common>, Port<N>),
     commands: (mpsc::Sender<Command<N>>, mpsc::Receiver<Command<N>>),
     news: mpsc::Sender<News>,
     meter: Arc<SessionMeter>,
@@ -107,11 +125,12 @@ pub(crate) async fn run<N: Net>(
     let timer = net.timer();
     let streams = Config::default().max_streams;
     let ready = ReadySet::new(streams * 2 + WIRES * 2 + 1);
-    let datagrams = Datagrams::new(&common.port, ready.waker(streams * 2 + WIRES * 2));
+    let datagrams = Datagrams::new(&port, ready.waker(streams * 2 + WIRES * 2));
     let mut task = Task {
         net,
         peer,
         number,
+        policy: Policy { common: Arc::clone(&common), share: None },
         common,
         own_commands: commands.0,
         commands: commands.1,
@@ -141,7 +160,8 @@ struct Task<N: Net> {
     net: N,
     peer: PeerName,
     number: u64,
-    common: Arc<Common<N>>,
+    common: Arc<Common>,
+    policy: Policy,
     own_commands: mpsc::Sender<Command<N>>,
     commands: mpsc::Receiver<Command<N>>,
     news: mpsc::Sender<News>,
@@ -243,7 +263,19 @@ impl<N: Net> Task<N> {
 
     fn command(&mut self, now: Instant, command: Command<N>) {
         match command {
-            Command::Attempt { key, attempt } => self.attempt(now, key, attempt),
+            Command::Attempt { key, attempt, targets } => {
+                self.policy.share = targets.map(|targets| Arc::new(targets.0.into_iter().collect()));
+                self.attempt(now, key, attempt);
+            }
+            Command::Offers { attempt, offers } => {
+                debug!(peer = %self.peer, ?attempt, relays = offers.len(), "more relays");
+            }
+            Command::Restrict { targets, end } => {
+                self.restrict(targets);
+                if end && self.leaving == Leaving::No {
+                    self.leave(now);
+                }
+            }
             Command::Accepted { stream, preface, remote } => {
                 let link = self.core.as_mut().and_then(|core| core.accepted(now, &preface, remote));
                 match link {

@@ -115,6 +115,7 @@ impl Pair {
                 punch_key: [7; 32],
                 candidates: (1..=dials).map(candidate).collect(),
                 rungs: RungSet::from_iter([Rung::TcpDirect]),
+                relays: Vec::new(),
             };
             self.sides[side].session.attempt(self.now, attempt);
         }
@@ -289,7 +290,10 @@ impl Pair {
             SessionNews::Wanted
             | SessionNews::Up { .. }
             | SessionNews::Moved { .. }
-            | SessionNews::Down { .. } => None,
+            | SessionNews::Down { .. }
+            | SessionNews::RelayRtt { .. }
+            | SessionNews::RelayFailed { .. }
+            | SessionNews::RelaysWanted { .. } => None,
         };
         self.sides[at].news.iter().filter_map(done).collect()
     }

@@ -127,6 +127,7 @@ impl World {
                 punch_key: [7; 32],
                 candidates: vec![candidate(Transport::Udp), candidate(Transport::Tcp)],
                 rungs,
+                relays: Vec::new(),
             };
             self.ends[at].session.attempt(self.now, attempt);
         }
@@ -349,7 +350,7 @@ impl World {
             self.ends[at].news.iter().rev().find_map(|news| match news {
                 SessionNews::Up { rung, .. } => Some(Some(*rung)),
                 SessionNews::Down { .. } => Some(None),
-                SessionNews::Wanted | SessionNews::Moved { .. } | SessionNews::AttemptDone { .. } => None,
+                _ => None,
             })?
         })
     }
@@ -448,8 +449,8 @@ fn streams_move_from_tcp_to_udp_in_the_middle_of_a_transfer_and_lose_nothing() {
             assert_eq!(world.rungs(), [Some(Rung::TcpDirect); 2]);
             world.udp = true;
         }
-        for at in 0..2 {
-            world.ends[at].sending.extend(rest[at].next().into_iter().flatten());
+        for (end, rest) in world.ends.iter_mut().zip(&mut rest) {
+            end.sending.extend(rest.next().into_iter().flatten());
         }
     }
     assert_eq!(world.rungs(), [Some(Rung::UdpDirect); 2]);
