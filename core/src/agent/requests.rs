@@ -7,6 +7,7 @@ use super::forwards::{Pushed, Waiter, own};
 use super::io::Action;
 use super::{Agent, Phase, relay};
 use crate::ids::{ConnId, PeerName, PublicKey};
+use crate::nat::NatReport;
 use crate::path::RungSet;
 use crate::session::Attempt;
 use crate::wire::message::{
@@ -99,6 +100,8 @@ impl Agent {
                 candidates: start.candidates,
                 rungs,
                 relays: self.usable(start.attempt, start.relays),
+                own_nat: NatReport::default(),
+                peer_nat: NatReport::default(),
             };
             self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt, targets });
         }

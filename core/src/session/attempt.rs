@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::ids::AttemptId;
+use crate::link::Role;
+use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Outcome, Rung, RungSet, Transport, Verdict};
 use crate::relay::RelayOffer;
+use crate::punch::{Situation, Why};
 
 /// What a session is to try, as the server's `PunchStart` says.
 #[derive(Clone)]
@@ -22,6 +25,10 @@ pub struct Attempt {
     pub rungs: RungSet,
     /// Relays that both may meet at, the best first.
     pub relays: Vec<RelayOffer>,
+    /// What this node is behind.
+    pub own_nat: NatReport,
+    /// What the peer is behind.
+    pub peer_nat: NatReport,
 }
 
 impl std::fmt::Debug for Attempt {
@@ -45,6 +52,17 @@ impl Attempt {
     pub(super) fn paths(&self) -> impl Iterator<Item = &Candidate> {
         let wanted = self.wants_udp();
         self.reachable(Transport::Udp).filter(move |_| wanted).take(MAX_PATHS)
+    }
+
+    /// What punching is planned by, for the side in `role`.
+    pub(super) fn situation(&self, role: Role) -> Situation<'_> {
+        Situation {
+            own: &self.own_nat,
+            peer: &self.peer_nat,
+            role,
+            candidates: &self.candidates,
+            rungs: self.rungs,
+        }
     }
 
     /// Whether a link over UDP is to be tried for.
@@ -81,6 +99,10 @@ pub(super) struct Run {
     tries: SmallVec<[Try; 4]>,
     /// The rungs on which a link was ready, and after how many milliseconds.
     connected: SmallVec<[(Rung, u64); 2]>,
+    /// How long it lasts.
+    patience: Duration,
+    /// Why punching over UDP was given up.
+    punch: Option<Why>,
     /// Whether streams have moved over a link of this attempt.
     pub(super) is_up: bool,
     /// Whether a better link has taken over from the first one.
@@ -116,6 +138,8 @@ impl Run {
             attempt,
             started: now,
             connected: SmallVec::new(),
+            patience: PATIENCE,
+            punch: None,
             is_up: false,
             promoted: false,
             state: RunState::Running,
@@ -155,9 +179,20 @@ impl Run {
         }
     }
 
+    /// It lasts until then at least, and a handshake longer.
+    pub(super) fn lasts_until(&mut self, end: Instant) {
+        let patience = end.saturating_duration_since(self.started) + HANDSHAKE;
+        self.patience = self.patience.max(patience).min(MAX_PATIENCE);
+    }
+
+    /// Punching over UDP was given up, for this reason.
+    pub(super) fn punch_failed(&mut self, why: Why) {
+        self.punch.get_or_insert(why);
+    }
+
     /// When the attempt is given up.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.is_running().then(|| self.started + PATIENCE)
+        self.is_running().then(|| self.started + self.patience)
     }
 
     /// When the attempt is forgotten, so that connections under its name are strangers'.
@@ -212,6 +247,9 @@ impl Run {
         {
             return skipped(&format!("given up: {best} was there first"));
         }
+        if let Some(why) = self.punch.filter(|_| rung == Rung::UdpPunch) {
+            return Outcome { rung, outcome: Verdict::Failed, reason: why.to_string(), ms };
+        }
         if tries.is_empty() && reflexive {
             return skipped("the peer has no server-reflexive address for UDP");
         }
@@ -254,6 +292,12 @@ const MAX_TRIES: usize = 32;
 /// How long an attempt lasts: a SYN, its repetitions after 1 and 3 s, and the handshake behind the last.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// For the handshake on a path that was found at the last moment.
+const HANDSHAKE: Duration = Duration::from_millis(1_500);
+
+/// However long punching takes: the streams wait for thirty seconds, and relays are tried meanwhile.
+const MAX_PATIENCE: Duration = Duration::from_secs(13);
+
 /// How long the peer may take longer than this side: its `PunchStart` may have come later, and its own
 /// patience begins then.
 const MEMORY: Duration = Duration::from_secs(30);
@@ -275,6 +319,8 @@ mod tests {
             candidates: addresses.iter().map(candidate).collect(),
             rungs: RungSet::ALL,
             relays: Vec::new(),
+            own_nat: NatReport::default(),
+            peer_nat: NatReport::default(),
         }
     }
 

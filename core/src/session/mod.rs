@@ -23,10 +23,10 @@ mod attempt;
 mod carrier;
 mod control;
 mod datagrams;
-mod knock;
 mod lane;
 mod life;
 mod nomination;
+mod punching;
 mod race;
 #[cfg(test)]
 mod tests;
@@ -76,6 +76,13 @@ pub enum Action {
         /// What to send, as it goes.
         farewell: Option<(Transmit, Vec<u8>)>,
     },
+    /// Open a further UDP socket for a link, at any port; then [`Session::opened`].
+    OpenSocket {
+        /// Which.
+        link: LinkId,
+    },
+    /// Close such a socket.
+    CloseSocket(SockId),
     /// Write these last bytes, as far as they go at once, and close.
     Close {
         /// Which.
@@ -374,10 +381,7 @@ impl Session {
             _ => (slot.spare_since + LINK_PATIENCE, "session: a link that was not nominated"),
         });
         let udp = self.links.iter().filter_map(|slot| match &slot.carrier {
-            Carrier::Udp(udp) => {
-                let knock = udp.knocks.deadline().map(|at| (at, "session: knock"));
-                [udp.link.deadline(), knock].into_iter().flatten().min()
-            }
+            Carrier::Udp(udp) => [udp.link.deadline(), udp.punch.deadline()].into_iter().flatten().min(),
             Carrier::Dialled | Carrier::Tcp(_) => None,
         });
         let promotion = self.promotion().map(|at| (at, "session: a better link takes over"));

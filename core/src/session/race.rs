@@ -221,7 +221,7 @@ impl Session {
             if !doomed(slot) {
                 return true;
             }
-            actions.push_back(match &mut slot.carrier {
+            let action = match &mut slot.carrier {
                 Carrier::Dialled => Action::Close { link: slot.id, farewell: Vec::new() },
                 Carrier::Tcp(tcp) => {
                     let mut farewell = std::mem::take(&mut tcp.early);
@@ -234,7 +234,12 @@ impl Session {
                     let sent = udp.link.path().and_then(|_| udp.link.poll_transmit(now, 1, &mut bytes));
                     Action::Unroute { route: udp.route(slot.id), farewell: sent.map(|sent| (sent, bytes)) }
                 }
-            });
+            };
+            actions.push_back(action);
+            if let Carrier::Udp(udp) = &mut slot.carrier {
+                // Behind the last words, which may go by one of those sockets.
+                udp.punch.stop(now, actions);
+            }
             false
         });
     }

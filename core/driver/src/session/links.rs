@@ -69,6 +69,13 @@ impl<N: Net> Task<N> {
                 Action::Dial { link, to } => self.dial(now, link, to),
                 Action::Route(route) => self.datagrams.add(route),
                 Action::Unroute { route, farewell } => self.datagrams.remove(route, farewell),
+                Action::OpenSocket { link } => {
+                    let socket = self.datagrams.open();
+                    if let Some(core) = &mut self.core {
+                        core.opened(now, link, socket);
+                    }
+                }
+                Action::CloseSocket(socket) => self.datagrams.close(socket),
                 Action::Close { link, farewell } => {
                     if let Some(at) = self.wires.iter().position(|wire| wire.link == link) {
                         self.wires.swap_remove(at).close(&farewell);

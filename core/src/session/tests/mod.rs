@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::link::preface;
 use crate::mux::{Event, Key, Protocol};
+use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Rung, RungSet, Verdict};
 
 /// Two nodes; `sides[0]` is the controlling one.
@@ -116,6 +117,8 @@ impl Pair {
                 candidates: (1..=dials).map(candidate).collect(),
                 rungs: RungSet::from_iter([Rung::TcpDirect]),
                 relays: Vec::new(),
+                own_nat: NatReport::default(),
+                peer_nat: NatReport::default(),
             };
             self.sides[side].session.attempt(self.now, attempt);
         }
@@ -140,7 +143,10 @@ impl Pair {
                     Action::News(news) => self.sides[at].news.push(news),
                     Action::PeerLeaving(_) => {}
                     // The UDP world has a driver of its own.
-                    Action::Route(_) | Action::Unroute { .. } => {}
+                    Action::Route(_)
+                    | Action::Unroute { .. }
+                    | Action::OpenSocket { .. }
+                    | Action::CloseSocket(_) => {}
                 }
             }
             while let Some(event) = self.sides[at].session.mux().poll_event() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use super::*;
 use crate::link::udp::{Demux, Route};
+use crate::nat::NatReport;
 use crate::path::Outcome;
 
 /// One way.
@@ -128,6 +129,8 @@ impl World {
                 candidates: vec![candidate(Transport::Udp), candidate(Transport::Tcp)],
                 rungs,
                 relays: Vec::new(),
+                own_nat: NatReport::default(),
+                peer_nat: NatReport::default(),
             };
             self.ends[at].session.attempt(self.now, attempt);
         }
@@ -253,6 +256,9 @@ impl World {
                     self.send(at, sent.to, bytes);
                 }
             }
+            // Nothing here needs a port to be guessed.
+            Action::OpenSocket { link } => end.session.opened(self.now, link, None),
+            Action::CloseSocket(_) => {}
             Action::News(news) => end.news.push(news),
             Action::PeerLeaving(_) => {}
         }
