@@ -37,6 +37,12 @@ impl Session {
             return;
         };
         let plan = Plan::new(&run.attempt.situation(self.role));
+        if let Some(why) = plan.nothing_to_do() {
+            if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {
+                run.punch_failed(why);
+            }
+            return;
+        }
         let paths: Vec<(UdpPath, Option<u32>)> = plan
             .targets
             .iter()

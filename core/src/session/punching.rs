@@ -111,6 +111,7 @@ impl Punch {
     fn close(&mut self, socket: SockId, actions: &mut VecDeque<Action>) {
         if let Some(at) = self.sockets.iter().position(|open| *open == socket) {
             self.sockets.swap_remove(at);
+            self.outbox.retain(|(transmit, _)| transmit.socket != socket);
             actions.push_back(Action::CloseSocket(socket));
         }
     }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::world::{ATTEMPT, CONE, MAIN, PUNCH, SYMMETRIC, World, path, puncher, role};
+use super::nat::{CONE, MAIN, SYMMETRIC};
+use super::world::{ATTEMPT, PUNCH, World, path, puncher, role};
 use crate::ids::{AttemptId, SockId};
 use crate::link::udp::ProbeTag;
 use crate::link::udp::probe::{self, Kind, ProbeKey, Transaction};

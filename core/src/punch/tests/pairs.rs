@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::world::{
-    ADDRESS_CONE, ByAddress, ByPort, CONE, Choice, FULL_CONE, Kind, LINUX, Outcome, REGULAR, SYMMETRIC,
-    World, nat,
+use super::nat::{
+    ADDRESS_CONE, ByAddress, ByPort, CONE, Choice, FULL_CONE, Kind, LINUX, REGULAR, SYMMETRIC, nat,
 };
+use super::world::{Outcome, World};
 use crate::punch::Why;
 
 /// Runs both orders of a pair, so that each is controlling once.
