@@ -91,8 +91,9 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         .map_err(|error| config(&error))?;
 
     let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), setup.p2p_port);
-    let listener =
-        net.listen(&TcpConfig { local: Some(any), link: true, ..TcpConfig::default() }).map_err(|error| {
+    let listener = net
+        .listen(&TcpConfig { local: Some(any), link: true, share_port: true, ..TcpConfig::default() })
+        .map_err(|error| {
             StartError::Failed(format!("cannot listen on port {} (-p2p-port): {error}", any.port()))
         })?;
     let port = listener.local_addr().map_err(|error| StartError::Failed(error.to_string()))?.port();
@@ -134,7 +135,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         agent,
         store,
         server: SignalServer { host: setup.host, port: setup.port, tls },
-        common: Arc::new(Common { keys, own, instance: rng.bytes(), allow: setup.allow }),
+        common: Arc::new(Common { keys, own, instance: rng.bytes(), allow: setup.allow, listening: port }),
         port: udp,
         registry,
         sessions: BTreeMap::new(),

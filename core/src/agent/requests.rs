@@ -9,6 +9,7 @@ use super::{Agent, Phase, relay};
 use crate::ids::{ConnId, PeerName, PublicKey};
 use crate::nat::NatReport;
 use crate::path::RungSet;
+use crate::punch::tcp::COMMON_DELAY;
 use crate::session::Attempt;
 use crate::wire::message::{
     Code, PeerOnline, PeerOnlineReply, PunchStart, PunchStartReply, PushForward, PushForwardReply, Refused,
@@ -102,6 +103,7 @@ impl Agent {
                 relays: self.usable(start.attempt, start.relays),
                 own_nat: NatReport::default(),
                 peer_nat: NatReport::default(),
+                tcp_in: COMMON_DELAY,
             };
             self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt, targets });
         }

@@ -37,6 +37,23 @@ pub enum Why {
     },
 }
 
+impl Why {
+    /// Whether anything was sent.
+    pub fn was_tried(self) -> bool {
+        match self {
+            Self::Silence { .. } | Self::OneWay | Self::NoConnection { .. } => true,
+            Self::NotAmongRungs
+            | Self::NoAddress
+            | Self::OwnUdpBlocked
+            | Self::PeerUdpBlocked
+            | Self::NoTcpAddress
+            | Self::OwnTcpBlocked
+            | Self::PeerTcpBlocked
+            | Self::BothSymmetric => false,
+        }
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::opening::Opening;
 use crate::ids::AttemptId;
 use crate::link::Role;
 use crate::nat::NatReport;
@@ -29,6 +30,8 @@ pub struct Attempt {
     pub own_nat: NatReport,
     /// What the peer is behind.
     pub peer_nat: NatReport,
+    /// How long from now until both sides open TCP connections to each other at once.
+    pub tcp_in: Duration,
 }
 
 impl std::fmt::Debug for Attempt {
@@ -45,7 +48,9 @@ impl Attempt {
     /// The addresses to dial by TCP.
     pub(super) fn dials(&self) -> impl Iterator<Item = &Candidate> {
         let wanted = self.rungs.contains(Rung::TcpDirect);
-        self.reachable(Transport::Tcp).filter(move |_| wanted).take(MAX_DIALS)
+        // The others' turn comes at the common instant.
+        let hosts = |candidate: &&Candidate| candidate.kind == CandidateKind::Host;
+        self.reachable(Transport::Tcp).filter(hosts).filter(move |_| wanted).take(MAX_DIALS)
     }
 
     /// The addresses where the peer may be by UDP.
@@ -103,6 +108,10 @@ pub(super) struct Run {
     patience: Duration,
     /// Why punching over UDP was given up.
     punch: Option<Why>,
+    /// Simultaneous opens over TCP.
+    pub(super) opening: Option<Opening>,
+    /// Why they were given up.
+    opening_why: Option<Why>,
     /// Whether streams have moved over a link of this attempt.
     pub(super) is_up: bool,
     /// Whether a better link has taken over from the first one.
@@ -140,6 +149,8 @@ impl Run {
             connected: SmallVec::new(),
             patience: PATIENCE,
             punch: None,
+            opening: None,
+            opening_why: None,
             is_up: false,
             promoted: false,
             state: RunState::Running,
@@ -190,6 +201,11 @@ impl Run {
         self.punch.get_or_insert(why);
     }
 
+    /// Simultaneous opens over TCP were given up, for this reason.
+    pub(super) fn opening_failed(&mut self, why: Why) {
+        self.opening_why.get_or_insert(why);
+    }
+
     /// When the attempt is given up.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.is_running().then(|| self.started + self.patience)
@@ -206,6 +222,9 @@ impl Run {
             return None;
         }
         self.state = RunState::Over;
+        if let Some(opening) = &mut self.opening {
+            opening.stop(now);
+        }
         let ms = self.ms(now);
         Some(Rung::ALL.into_iter().map(|rung| self.outcome(rung, ms)).collect())
     }
@@ -227,17 +246,15 @@ impl Run {
             Rung::UdpDirect => (Transport::Udp, false),
             Rung::UdpPunch => (Transport::Udp, true),
             Rung::TcpDirect => (Transport::Tcp, false),
-            Rung::TcpPunch | Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => {
+            Rung::TcpPunch => (Transport::Tcp, true),
+            Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => {
                 return skipped("not in this version");
             }
         };
         let tries: SmallVec<[&Try; 16]> = self
             .tries
             .iter()
-            .filter(|tried| {
-                tried.transport == transport
-                    && (transport == Transport::Tcp || (tried.kind != CandidateKind::Host) == reflexive)
-            })
+            .filter(|tried| tried.transport == transport && (tried.kind != CandidateKind::Host) == reflexive)
             .collect();
         // What was still under way when the attempt ended was given up for what had come about.
         let undecided = tries.iter().any(|tried| tried.failure.is_none());
@@ -247,11 +264,21 @@ impl Run {
         {
             return skipped(&format!("given up: {best} was there first"));
         }
-        if let Some(why) = self.punch.filter(|_| rung == Rung::UdpPunch) {
-            return Outcome { rung, outcome: Verdict::Failed, reason: why.to_string(), ms };
+        let given_up = match rung {
+            Rung::UdpPunch => self.punch,
+            Rung::TcpPunch => self.opening_why,
+            _ => None,
+        };
+        if let Some(why) = given_up.filter(|why| !why.was_tried()) {
+            return skipped(&why.to_string());
+        }
+        if let Some(why) = given_up {
+            let last = tries.iter().find_map(|tried| tried.failure.as_deref());
+            let reason = last.map_or_else(|| why.to_string(), |last| format!("{why}: {last}"));
+            return Outcome { rung, outcome: Verdict::Failed, reason, ms };
         }
         if tries.is_empty() && reflexive {
-            return skipped("the peer has no server-reflexive address for UDP");
+            return skipped("the server has not seen a public address of the peer");
         }
         Outcome { rung, outcome: Verdict::Failed, reason: why(&tries), ms }
     }
@@ -321,6 +348,7 @@ mod tests {
             relays: Vec::new(),
             own_nat: NatReport::default(),
             peer_nat: NatReport::default(),
+            tcp_in: Duration::ZERO,
         }
     }
 

@@ -26,6 +26,7 @@ mod datagrams;
 mod lane;
 mod life;
 mod nomination;
+mod opening;
 mod punching;
 mod race;
 #[cfg(test)]
@@ -51,6 +52,7 @@ use crate::link::udp::Transmit;
 use crate::link::{LinkError, LinkKeys, MAX_RECORD, Preface, Role, TcpLink, UdpError};
 use crate::mux::{self, Decoder, Mux, Violation};
 use crate::path::Transport;
+use crate::punch::tcp::From;
 use crate::rng::Rng;
 
 /// A link of this session, named by it.
@@ -66,6 +68,16 @@ pub enum Action {
         link: LinkId,
         /// Where to.
         to: SocketAddr,
+        /// From which port.
+        from: From,
+    },
+    /// Begin to connect by TCP from the port that the node listens on, with packets that go so many hops, and
+    /// drop the connection once the SYN is out.
+    Open {
+        /// Where to.
+        to: SocketAddr,
+        /// How many hops.
+        hops: u8,
     },
     /// Let datagrams come to a link over UDP.
     Route(UdpRoute),
@@ -233,8 +245,9 @@ impl Session {
             if let Some(slot) = self.slot_mut(link) {
                 slot.direct = direct;
             }
-            self.actions.push_back(Action::Dial { link, to });
+            self.actions.push_back(Action::Dial { link, to, from: From::Any });
         }
+        self.prepare_opening(id, now);
     }
 
     /// A dial succeeded.
@@ -389,10 +402,12 @@ impl Session {
             Some(deadline) => (deadline, "session: attempt fails"),
             None => (run.expiry(), "session: attempt forgotten"),
         });
+        let openings = self.runs.iter().filter(|run| run.is_running());
+        let openings = openings.filter_map(|run| run.opening.as_ref()?.deadline());
         let down =
             self.down_since.map(|since| (since + PATIENCE, "session: streams waited in vain for a link"));
         let mux = self.nomination.mux.deadline();
-        links.chain(udp).chain(promotion).chain(runs).chain(down).chain(mux).min()
+        links.chain(udp).chain(promotion).chain(runs).chain(openings).chain(down).chain(mux).min()
     }
 
     /// Lets time pass.
@@ -416,6 +431,7 @@ impl Session {
             self.end(now, link, &reason);
         }
         self.tick_udp(now);
+        self.tick_openings(now);
         self.choose(now);
         self.ask_when_suspect(now);
         self.settle(now);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::attempt::Run;
 use super::carrier::{Carrier, Slot, Stage};
 use super::nomination::Note;
+use super::opening::Opening;
 use super::{Action, LinkId, Session};
 use crate::agent::io::SessionNews;
 use crate::ids::AttemptId;
@@ -197,6 +198,7 @@ impl Session {
         };
         let Some(winner) = self.slot(current) else { return };
         let (attempt, rung) = (winner.attempt, winner.hope());
+        self.stop_openings(now, attempt, rung);
         self.close_where(now, "another link was faster", |slot| {
             slot.id != current && slot.attempt == attempt && slot.hope() >= rung
         });
@@ -208,7 +210,8 @@ impl Session {
         for run in runs.iter_mut().filter(|run| run.is_up && run.is_running()) {
             let current = self.nomination.current();
             let mut rivals = self.links.iter().filter(|slot| slot.attempt == run.id());
-            if !rivals.any(|slot| Some(slot.id) != current) {
+            let waits = run.opening.as_ref().is_some_and(Opening::is_active);
+            if !waits && !rivals.any(|slot| Some(slot.id) != current) {
                 self.finish(now, run);
             }
         }
@@ -250,6 +253,9 @@ impl Session {
         self.close_where(now, reason, |slot| slot.id == link);
         if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt && run.is_running()) {
             run.failed(transport, remote, reason);
+            if let Some(opening) = &mut run.opening {
+                opening.ended(now, link);
+            }
         }
         if self.nomination.current() == Some(link) {
             self.nomination.lost();

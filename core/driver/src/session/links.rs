@@ -1,13 +1,14 @@
 //! The session's links: dialling, reading, writing, closing.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::Poll;
 use std::time::Instant;
 
 use inp2p_core::agent::io::SessionNews;
 use inp2p_core::path::Verdict;
+use inp2p_core::punch::tcp::From;
 use inp2p_core::session::{Action, LinkId, Session};
-use tracing::debug;
+use tracing::{debug, trace};
 
 use super::wire::Wire;
 use super::{Task, WIRES, target};
@@ -66,7 +67,14 @@ impl<N: Net> Task<N> {
         while let Some(action) = self.core.as_mut().and_then(Session::poll_action) {
             acted = true;
             match action {
-                Action::Dial { link, to } => self.dial(now, link, to),
+                Action::Dial { link, to, from } => self.dial(now, link, to, from),
+                // The SYN leaves at once; what comes of it is of no interest.
+                Action::Open { to, hops } => {
+                    let config = TcpConfig { hops: Some(hops), ..self.from_listening(to) };
+                    if let Err(error) = self.net.connect(&config, to) {
+                        trace!(%to, %error, "opener not sent");
+                    }
+                }
                 Action::Route(route) => self.datagrams.add(route),
                 Action::Unroute { route, farewell } => self.datagrams.remove(route, farewell),
                 Action::OpenSocket { link } => {
@@ -96,9 +104,20 @@ impl<N: Net> Task<N> {
         self.act(now);
     }
 
-    fn dial(&mut self, now: Instant, link: LinkId, to: SocketAddr) {
+    /// How to connect from the port that the node listens on.
+    fn from_listening(&self, to: SocketAddr) -> TcpConfig {
+        let any: IpAddr =
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let local = Some(SocketAddr::new(any, self.common.listening));
+        TcpConfig { local, share_port: true, link: true, hops: None }
+    }
+
+    fn dial(&mut self, now: Instant, link: LinkId, to: SocketAddr, from: From) {
         debug!(peer = %self.peer, %to, "dialling");
-        let config = TcpConfig { link: true, ..TcpConfig::default() };
+        let config = match from {
+            From::Any => TcpConfig { link: true, ..TcpConfig::default() },
+            From::Listening => self.from_listening(to),
+        };
         match self.net.connect(&config, to) {
             Ok(stream) => self.add_wire(now, link, stream, false),
             Err(error) => {

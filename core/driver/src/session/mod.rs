@@ -104,6 +104,8 @@ pub(crate) struct Common {
     pub(crate) own: PublicKey,
     pub(crate) instance: [u8; 16],
     pub(crate) allow: Allow,
+    /// The TCP port that this node listens on.
+    pub(crate) listening: u16,
 }
 
 /// News for the control task.

@@ -120,6 +120,7 @@ impl Pair {
                 relays: Vec::new(),
                 own_nat: NatReport::default(),
                 peer_nat: NatReport::default(),
+                tcp_in: Duration::ZERO,
             };
             self.sides[side].session.attempt(self.now, attempt);
         }
@@ -146,6 +147,7 @@ impl Pair {
                     // The UDP world has a driver of its own.
                     Action::Route(_)
                     | Action::Unroute { .. }
+                    | Action::Open { .. }
                     | Action::OpenSocket { .. }
                     | Action::CloseSocket(_) => {}
                 }

@@ -76,6 +76,7 @@ impl World {
                 rungs: RungSet::ALL,
                 own_nat: report(&self.ends[at]),
                 peer_nat: report(&self.ends[1 - at]),
+                tcp_in: Duration::ZERO,
             };
             self.ends[at].session.attempt(self.now, attempt);
         }
@@ -172,7 +173,7 @@ impl World {
             }
             Action::CloseSocket(socket) => assert!(end.sockets.remove(&socket)),
             Action::News(news) => end.news.push(news),
-            Action::Close { .. } | Action::PeerLeaving(_) => {}
+            Action::Open { .. } | Action::Close { .. } | Action::PeerLeaving(_) => {}
         }
     }
 

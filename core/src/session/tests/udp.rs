@@ -131,6 +131,7 @@ impl World {
                 relays: Vec::new(),
                 own_nat: NatReport::default(),
                 peer_nat: NatReport::default(),
+                tcp_in: Duration::ZERO,
             };
             self.ends[at].session.attempt(self.now, attempt);
         }
@@ -257,6 +258,7 @@ impl World {
                 }
             }
             // Nothing here needs a port to be guessed.
+            Action::Open { .. } => {}
             Action::OpenSocket { link } => end.session.opened(self.now, link, None),
             Action::CloseSocket(_) => {}
             Action::News(news) => end.news.push(news),
