@@ -10,8 +10,8 @@ use crate::ids::AttemptId;
 use crate::link::Role;
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Outcome, Rung, RungSet, Transport, Verdict};
-use crate::relay::RelayOffer;
 use crate::punch::{Situation, Why};
+use crate::relay::RelayOffer;
 
 /// What a session is to try, as the server's `PunchStart` says.
 #[derive(Clone)]

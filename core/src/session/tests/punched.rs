@@ -74,6 +74,7 @@ impl World {
                     address: self.ends[1 - at].nat.public(),
                 }],
                 rungs: RungSet::ALL,
+                relays: Vec::new(),
                 own_nat: report(&self.ends[at]),
                 peer_nat: report(&self.ends[1 - at]),
                 tcp_in: Duration::ZERO,
