@@ -60,6 +60,29 @@ impl Kind {
             Self::Symmetric => "symmetric",
             Self::Sequential => "sequential",
             Self::Double => "double",
+            Self::Lossy => "lossy",
+            Self::UdpBlocked => "udp-blocked",
+            Self::Only443 => "only-443",
+        }
+    }
+
+    /// The rules of the router next to the node, which has `wan0` outside with the address `outside`, and
+    /// `lan0` inside, where the first host is `inside`.
+    pub(crate) fn rules(self, outside: &str, inside: &str) -> String {
+        let masquerade = leave("masquerade");
+        match self {
+            Self::Public => String::new(),
+            Self::FullCone => open_to("meta l4proto . th dport", "meta l4proto . th sport", outside, inside),
+            Self::AddressRestricted => open_to(
+                "ip saddr . meta l4proto . th dport",
+                "ip daddr . meta l4proto . th sport",
+                outside,
+                inside,
+            ),
+            Self::PortRestricted | Self::Double => table(&[firewall(&[]), masquerade]),
+            Self::Bare => table(&[masquerade]),
+            Self::Symmetric => table(&[firewall(&[]), leave("masquerade fully-random"), refuse()]),
+            Self::Sequential => table(&[firewall(&[]), leave(&counted(outside))]),
             Self::Lossy => table(&[firewall(&["numgen random mod 100 < 5 drop"]), masquerade]),
             Self::UdpBlocked => table(&[firewall(&["meta l4proto udp drop"]), masquerade]),
             Self::Only443 => table(&[
