@@ -416,8 +416,8 @@ impl<N: Net> Control<N> {
                         self.registry.add(id, &commands);
                     }
                 }
-                Action::Offers { peer, attempt, offers } => {
-                    self.command(&peer, Command::Offers { attempt, offers });
+                Action::Offers { peer, attempt, relays } => {
+                    self.command(&peer, Command::Offers { attempt, relays });
                 }
                 Action::Restrict { peer, targets, end } => {
                     self.command(&peer, Command::Restrict { targets, end });
