@@ -13,12 +13,15 @@ use futures_channel::{mpsc, oneshot};
 use futures_util::StreamExt as _;
 use inp2p_core::auth::Identity;
 use inp2p_core::ids::ConnId;
+use inp2p_core::relay::pairing::Limits;
 use inp2p_core::server::io::{Action, AdminError, AdminReply, Input};
 use inp2p_core::server::{STATE_FILE, Server, ServerConfig};
 use inp2p_core::stun::proof::ProofKey;
+use inp2p_core::time::WallClock;
 use tracing::{error, info, warn};
 
 use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
+use crate::relay::Relay;
 use crate::setup::{Ports, ServerSetup, StartError};
 use crate::stun;
 use crate::web::{self, AdminCall, AdminClient, AdminKey, Front, FrontConfig, FrontEvent, Outbox, tls};
@@ -82,6 +85,11 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
     };
     let saved =
         store.load(STATE_FILE).map_err(|error| StartError::Config(format!("{STATE_FILE}: {error}")))?;
+    let relay = setup.relay.map(|relay| {
+        let relay = Relay::new(net.clone(), identity.clone(), Limits::SERVER, relay.bandwidth_mbps.into());
+        relay.gate(|gate| gate.set_clock(WallClock::new(net.now(), net.unix_now())));
+        relay
+    });
     let config = ServerConfig::new(setup.users, identity, setup.software);
     let server = Server::new(config, saved.as_deref(), net.seed(), net.now(), net.unix_now())
         .map_err(|error| StartError::Config(error.to_string()))?;
@@ -94,7 +102,7 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
     let (events_in, events) = mpsc::channel(EVENTS);
     let (admin, calls) = AdminClient::new();
     let online = Arc::new(AtomicUsize::new(0));
-    let front = web::serve(&net, listener, front_config, events_in, admin, Arc::clone(&online))
+    let front = web::serve(&net, listener, front_config, events_in, admin, Arc::clone(&online), relay)
         .map_err(|error| StartError::Failed(error.to_string()))?;
     let StunPorts { udp, tcp, stun_udp, stun_tcp, addresses } = stun;
     let ports = Ports { ws: front.local_addr(), stun_udp, stun_tcp };

@@ -17,6 +17,7 @@ pub struct Reception {
 
 /// What a connection wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one a connection, taken apart at once")]
 pub enum Heard {
     /// To be joined with another: to be judged by the gate.
     Response(Response),
