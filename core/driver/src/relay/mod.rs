@@ -25,6 +25,7 @@ use inp2p_core::auth::Identity;
 use inp2p_core::relay::pairing::Limits;
 use inp2p_core::relay::{Bandwidth, Gate};
 use inp2p_core::rng::Rng;
+use inp2p_core::wire::message::RelayLoad;
 
 pub use self::carrier::{ByteStream, Carrier};
 pub use self::check::check;
@@ -47,15 +48,6 @@ struct Shared<N: Net> {
     bytes: AtomicU64,
 }
 
-/// How much a relay has to do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Pairs that are joined.
-    pub sessions: usize,
-    /// Bytes that were passed on since the start.
-    pub bytes: u64,
-}
-
 impl<N: Net> Relay<N> {
     /// A relay of that identity, which lets nobody in until [`Self::gate`] has been given keys and a clock.
     /// `mbps` is what all pairs share; 0 for no limit.
@@ -71,10 +63,10 @@ impl<N: Net> Relay<N> {
         change(&mut self.0.desk().gate)
     }
 
-    /// How much it has to do.
-    pub fn load(&self) -> Load {
-        let sessions = self.0.desk().pairing.pairs();
-        Load { sessions, bytes: self.0.bytes.load(Ordering::Relaxed) }
+    /// How much it has to do: pairs, and bytes since the start. How fast they pass is for others to measure.
+    pub fn load(&self) -> RelayLoad {
+        let sessions = u32::try_from(self.0.desk().pairing.pairs()).unwrap_or(u32::MAX);
+        RelayLoad { sessions, mbps: 0, bytes: self.0.bytes.load(Ordering::Relaxed) }
     }
 }
 
