@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod compat;
+pub mod conduit;
 mod exact;
 mod forward;
 mod meter;
@@ -15,7 +16,9 @@ mod peers;
 #[allow(dead_code, reason = "the measuring of NATs and port guessing attach there")]
 mod port;
 mod ready;
+pub mod relay;
 pub mod server;
+mod service;
 mod session;
 pub mod setup;
 mod stun;

@@ -100,7 +100,7 @@ impl Agent {
                 punch_key: start.punch_key.into_array(),
                 candidates: start.candidates,
                 rungs,
-                relays: self.usable(start.attempt, start.relays),
+                relays: self.accesses(start.attempt, start.relays),
                 own_nat: NatReport::default(),
                 peer_nat: NatReport::default(),
                 tcp_in: COMMON_DELAY,

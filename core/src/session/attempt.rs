@@ -11,7 +11,7 @@ use crate::link::Role;
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Outcome, Rung, RungSet, Transport, Verdict};
 use crate::punch::{Situation, Why};
-use crate::relay::RelayOffer;
+use crate::relay::Access;
 
 /// What a session is to try, as the server's `PunchStart` says.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub struct Attempt {
     /// The rungs that both sides may use.
     pub rungs: RungSet,
     /// Relays that both may meet at, the best first.
-    pub relays: Vec<RelayOffer>,
+    pub relays: Vec<Access>,
     /// What this node is behind.
     pub own_nat: NatReport,
     /// What the peer is behind.

@@ -17,7 +17,7 @@ fn better_rungs_than_the_links_are_tried_for_ever_more_seldom() {
     let (mut world, a, _) = World::pair();
     world.rung = Rung::TcpDirect;
     world.run(secs(1));
-    // The rungs that are tried for from now on fail.
+    // From now on attempts come to nothing, and are given up after two minutes.
     world.links = false;
     world.run(secs(1200));
     let began = attempts(&world, a);
@@ -26,7 +26,7 @@ fn better_rungs_than_the_links_are_tried_for_ever_more_seldom() {
     assert!(began.len() >= 5 && began[1..].iter().all(|(_, rungs)| *rungs == better), "{began:?}");
     assert!(began[1].0 <= 12, "{began:?}");
     let gaps: Vec<u64> = began.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
-    assert!(gaps.windows(2).all(|pair| pair[0] <= pair[1]) && gaps.iter().all(|gap| *gap <= 340), "{gaps:?}");
+    assert!(gaps.windows(2).all(|pair| pair[0] <= pair[1]) && gaps.iter().all(|gap| *gap <= 420), "{gaps:?}");
 }
 
 #[test]
