@@ -1,7 +1,7 @@
 //! What the server asks of the node. Every request is answered, with its reply or with a refusal, under the
 //! same request id; a pushed forward once its listener's result is there.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::forwards::{Pushed, Waiter, own};
 use super::io::Action;
@@ -95,6 +95,7 @@ impl Agent {
         if peer.start(now, start.attempt, start.key) {
             self.counters.attempts += 1;
             tracing::debug!(peer = %name, attempt = ?start.attempt, asked = start.asked, "attempt begins");
+            let server_time = self.signal.clock().unix(now);
             let attempt = Attempt {
                 id: start.attempt,
                 punch_key: start.punch_key.into_array(),
@@ -103,7 +104,7 @@ impl Agent {
                 relays: self.accesses(start.attempt, start.relays),
                 own_nat: NatReport::default(),
                 peer_nat: NatReport::default(),
-                tcp_in: COMMON_DELAY,
+                tcp_in: tcp_in(start.tcp_at_ms, server_time),
             };
             self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt, targets });
         }
@@ -146,3 +147,15 @@ impl Agent {
         }
     }
 }
+
+/// How long until both sides open TCP connections at once; none if they had better not. A node that does not know
+/// the server's clock yet takes the time that this usually is.
+fn tcp_in(at_ms: Option<u64>, server_time: Option<Duration>) -> Option<Duration> {
+    let at = Duration::from_millis(at_ms?);
+    let left = server_time.map_or(COMMON_DELAY, |time| at.saturating_sub(time));
+    // Whatever a server says, an attempt lasts no longer than that.
+    Some(left.min(MAX_TCP_IN))
+}
+
+/// As long as an attempt may wait for the common instant.
+const MAX_TCP_IN: Duration = Duration::from_secs(2);

@@ -19,6 +19,8 @@ pub enum Why {
     OwnTcpBlocked,
     /// The peer's does not.
     PeerTcpBlocked,
+    /// The server named no common instant.
+    NoInstant,
     /// Neither NAT's ports can be told.
     BothSymmetric,
     /// No probe of the peer arrived.
@@ -49,6 +51,7 @@ impl Why {
             | Self::NoTcpAddress
             | Self::OwnTcpBlocked
             | Self::PeerTcpBlocked
+            | Self::NoInstant
             | Self::BothSymmetric => false,
         }
     }
@@ -64,6 +67,7 @@ impl fmt::Display for Why {
             Self::NoTcpAddress => f.write_str("the server has not seen a public TCP address of the peer"),
             Self::OwnTcpBlocked => f.write_str("this node's network lets no TCP through"),
             Self::PeerTcpBlocked => f.write_str("the peer's network lets no TCP through"),
+            Self::NoInstant => f.write_str("the server named no instant for it"),
             Self::BothSymmetric => {
                 f.write_str("both NATs are symmetric and not both have a regular step: no port can be told")
             }

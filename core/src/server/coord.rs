@@ -99,6 +99,7 @@ impl Attempts {
             punch_key: ByteArray::new(punch_key),
             asked,
             targets: None,
+            tcp_at_ms: None,
             relays: Vec::new(),
         };
         Ok(Start {

@@ -30,8 +30,8 @@ pub struct Attempt {
     pub own_nat: NatReport,
     /// What the peer is behind.
     pub peer_nat: NatReport,
-    /// How long from now until both sides open TCP connections to each other at once.
-    pub tcp_in: Duration,
+    /// How long from now until both sides open TCP connections to each other at once; none if they do not.
+    pub tcp_in: Option<Duration>,
 }
 
 impl std::fmt::Debug for Attempt {
@@ -348,7 +348,7 @@ mod tests {
             relays: Vec::new(),
             own_nat: NatReport::default(),
             peer_nat: NatReport::default(),
-            tcp_in: Duration::ZERO,
+            tcp_in: None,
         }
     }
 

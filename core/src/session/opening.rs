@@ -8,6 +8,7 @@ use super::carrier::Carrier;
 use super::{Action, LinkId, Session};
 use crate::ids::AttemptId;
 use crate::path::{Rung, Transport};
+use crate::punch::Why;
 use crate::punch::tcp::{self, Input, Plan, TcpPuncher};
 
 /// The simultaneous opens of one attempt.
@@ -47,10 +48,11 @@ impl Session {
     pub(super) fn prepare_opening(&mut self, id: AttemptId, now: Instant) {
         let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) else { return };
         let plan = Plan::new(&run.attempt.situation(self.role));
-        match plan.hopeless {
-            Some(why) => run.opening_failed(why),
-            None => {
-                let puncher = TcpPuncher::new(plan, now + run.attempt.tcp_in);
+        match (plan.hopeless, run.attempt.tcp_in) {
+            (Some(why), _) => run.opening_failed(why),
+            (None, None) => run.opening_failed(Why::NoInstant),
+            (None, Some(after)) => {
+                let puncher = TcpPuncher::new(plan, now + after);
                 run.opening = Some(Opening { puncher, dialled: SmallVec::new() });
             }
         }

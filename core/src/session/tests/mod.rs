@@ -120,7 +120,7 @@ impl Pair {
                 relays: Vec::new(),
                 own_nat: NatReport::default(),
                 peer_nat: NatReport::default(),
-                tcp_in: Duration::ZERO,
+                tcp_in: Some(Duration::ZERO),
             };
             self.sides[side].session.attempt(self.now, attempt);
         }

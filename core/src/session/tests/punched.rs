@@ -77,7 +77,7 @@ impl World {
                 relays: Vec::new(),
                 own_nat: report(&self.ends[at]),
                 peer_nat: report(&self.ends[1 - at]),
-                tcp_in: Duration::ZERO,
+                tcp_in: Some(Duration::ZERO),
             };
             self.ends[at].session.attempt(self.now, attempt);
         }

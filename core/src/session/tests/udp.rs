@@ -131,7 +131,7 @@ impl World {
                 relays: Vec::new(),
                 own_nat: NatReport::default(),
                 peer_nat: NatReport::default(),
-                tcp_in: Duration::ZERO,
+                tcp_in: Some(Duration::ZERO),
             };
             self.ends[at].session.attempt(self.now, attempt);
         }
