@@ -8,7 +8,7 @@ default:
 all: test ci
 
 # All checks but the tests, which .ci/run runs by the README's own command.
-ci: fmt lint doc purity demo programs
+ci: fmt lint doc purity demo programs ci-sim
 
 # The sweeps of the simulator, its speed, and the table of NAT pairs against docs/nat.md.
 ci-sim: sim-same sim sim-speed nat-table-check

@@ -18,6 +18,7 @@ use inp2p_core::server::{STATE_FILE, Server, ServerConfig};
 use inp2p_core::stun::proof::ProofKey;
 use tracing::{error, info, warn};
 
+use crate::DUE;
 use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
 use crate::setup::{Ports, ServerSetup, StartError};
 use crate::stun;
@@ -181,9 +182,9 @@ impl<N: Net> Control<N> {
                 self.asked.insert(self.next_ask, answer);
                 self.server.handle(now, Input::Admin { id: self.next_ask, request });
             }
-            let deadline = self.server.deadline().map(|(deadline, _)| deadline);
-            if deadline.is_some_and(|deadline| deadline <= now) {
+            if let Some((_, why)) = self.server.deadline().filter(|(deadline, _)| *deadline <= now) {
                 worked = true;
+                tracing::trace!(target: DUE, "due: {why}");
                 self.server.handle(now, Input::Tick);
             }
             self.act();
