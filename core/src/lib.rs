@@ -12,6 +12,7 @@ pub mod link;
 pub mod mux;
 pub mod nat;
 pub mod path;
+pub mod punch;
 pub mod relay;
 pub mod rng;
 pub mod server;

@@ -8,13 +8,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_channel::{mpsc, oneshot};
 use futures_util::StreamExt as _;
 use inp2p_core::auth::Identity;
-use inp2p_core::ids::ConnId;
+use inp2p_core::ids::{ConnId, PublicKey};
 use inp2p_core::server::io::{Action, AdminError, AdminReply, Input};
-use inp2p_core::server::{STATE_FILE, Server, ServerConfig};
+use inp2p_core::server::{SECRETS_FILE, SHARES_FILE, STATE_FILE, Saved, Server, ServerConfig};
 use inp2p_core::stun::proof::ProofKey;
 use tracing::{error, info, warn};
 
@@ -81,10 +82,12 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
             .map_err(|error| StartError::Config(error.to_string()))?,
         trusted_proxies: setup.trusted_proxies,
     };
-    let saved =
-        store.load(STATE_FILE).map_err(|error| StartError::Config(format!("{STATE_FILE}: {error}")))?;
+    let load =
+        |file: &'static str| store.load(file).map_err(|error| StartError::Config(format!("{file}: {error}")));
+    let [nodes, shares, secrets] = [load(STATE_FILE)?, load(SHARES_FILE)?, load(SECRETS_FILE)?];
+    let saved = Saved { nodes: nodes.as_deref(), shares: shares.as_deref(), secrets: secrets.as_deref() };
     let config = ServerConfig::new(setup.users, identity, setup.software);
-    let server = Server::new(config, saved.as_deref(), net.seed(), net.now(), net.unix_now())
+    let server = Server::new(config, saved, net.seed(), net.now(), net.unix_now())
         .map_err(|error| StartError::Config(error.to_string()))?;
 
     // All ports first: a server that lacks one does not start at all.
@@ -109,6 +112,7 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
         net.spawn("stun tcp", stun::tcp(net.clone(), listener, place, proofs.clone(), stop));
     }
 
+    let (checked_in, checked) = mpsc::unbounded();
     let (stop, stopped) = mpsc::unbounded();
     let (end, ended) = oneshot::channel();
     let control = Control {
@@ -122,6 +126,8 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
         asked: BTreeMap::new(),
         next_ask: 0,
         outboxes: BTreeMap::new(),
+        checked_in,
+        checked,
         stopped,
         _front: front,
         _guards: guards,
@@ -132,6 +138,9 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
     });
     Ok(ServerHandle { ports, stop, ended })
 }
+
+/// What came of a look at a relay.
+type Checked = (u64, Result<Duration, String>);
 
 struct Control<N: Net> {
     net: N,
@@ -145,6 +154,9 @@ struct Control<N: Net> {
     asked: BTreeMap<u64, oneshot::Sender<Result<AdminReply, AdminError>>>,
     next_ask: u64,
     outboxes: BTreeMap<ConnId, Outbox>,
+    /// What came of looks at relays; the machine has few under way at a time.
+    checked_in: mpsc::UnboundedSender<Checked>,
+    checked: mpsc::UnboundedReceiver<Checked>,
     stopped: mpsc::UnboundedReceiver<()>,
     _front: Front,
     _guards: Vec<oneshot::Sender<()>>,
@@ -175,6 +187,10 @@ impl<N: Net> Control<N> {
             if let Poll::Ready(Some(event)) = self.events.poll_next_unpin(cx) {
                 worked = true;
                 self.event(now, event);
+            }
+            if let Poll::Ready(Some((check, result))) = self.checked.poll_next_unpin(cx) {
+                worked = true;
+                self.server.handle(now, Input::RelayChecked { check, result });
             }
             if let Poll::Ready(Some((request, answer))) = self.calls.poll_next_unpin(cx) {
                 worked = true;
@@ -216,6 +232,11 @@ impl<N: Net> Control<N> {
         }
     }
 
+    fn check_relay(&self, check: u64, to: SocketAddr, _: PublicKey) {
+        let reason = format!("{to} was not looked at: links through relays are not built yet");
+        let _ = self.checked_in.unbounded_send((check, Err(reason)));
+    }
+
     fn act(&mut self) {
         while let Some(action) = self.server.poll_action() {
             match action {
@@ -240,6 +261,7 @@ impl<N: Net> Control<N> {
                         error!(%error, file = name, "cannot save; the server goes on from memory");
                     }
                 }
+                Action::CheckRelay { check, to, key } => self.check_relay(check, to, key),
                 Action::AdminReply { id, reply } => {
                     if let Some(answer) = self.asked.remove(&id) {
                         // Whoever asked may have gone.

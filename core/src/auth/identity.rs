@@ -90,7 +90,8 @@ pub fn verify(key: &PublicKey, label: &str, message: &[u8], signature: &[u8; 64]
     })
 }
 
-fn signed(label: &str, message: &[u8]) -> Vec<u8> {
+/// What is signed for `message` at the place that `label` names.
+pub(crate) fn signed(label: &str, message: &[u8]) -> Vec<u8> {
     let length = |bytes: &[u8]| (bytes.len() as u64).to_be_bytes();
     [&length(label.as_bytes()), label.as_bytes(), &length(message), message].concat()
 }

@@ -19,6 +19,7 @@ use rustls_pki_types::{
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use crate::auth::identity::signed;
 use crate::ids::PublicKey;
 
 /// This node's key as TLS wants it, and the ciphers to use it with. Made once, shared by all links.
@@ -57,6 +58,13 @@ impl LinkKeys {
             .to_vec();
         let certified = Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], signing));
         Ok(Self { provider: Arc::new(provider), certified })
+    }
+
+    /// This node's signature of `message` at the place that `label` names, as [`crate::auth::Identity::sign`]
+    /// makes it; none if the provider fails.
+    pub(crate) fn sign(&self, label: &str, message: &[u8]) -> Option<[u8; 64]> {
+        let signer = self.certified.key.choose_scheme(&[SignatureScheme::ED25519])?;
+        signer.sign(&signed(label, message)).ok()?.try_into().ok()
     }
 
     pub(crate) fn client(&self, peer: &PublicKey) -> Result<Arc<ClientConfig>, Error> {

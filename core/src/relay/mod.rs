@@ -20,11 +20,19 @@
 //! | [`offer`] | what the server tells a node of a relay that it may use |
 //! | [`ticket`] | the one-time permission, and the keys that it is made and verified under |
 //! | [`totp`] | the time-window code within a user |
+//! | [`handshake`] | both sides of the conversation above |
+//! | [`gate`] | whom a relay lets in |
+//! | [`pairing`] | who is joined with whom |
+//! | [`bandwidth`] | the limit that all who are relayed share |
 //!
 //! What this leaves to others: which relay to offer (`server`), which to use (`session`), sockets and the
 //! copying itself (the driver).
 
+pub mod bandwidth;
+pub mod gate;
+pub mod handshake;
 pub mod offer;
+pub mod pairing;
 pub mod ticket;
 pub mod totp;
 
@@ -32,7 +40,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use bandwidth::Bandwidth;
+pub use gate::{Admitted, Gate};
+pub use handshake::{Access, Answer, DialError, Dialer, Proof, Reason, Reception};
 pub use offer::{Credential, RelayOffer};
+pub use pairing::Pairing;
 pub use ticket::{SealedTicket, Ticket, TicketKey};
 pub use totp::{RelaySecret, TotpKey};
 

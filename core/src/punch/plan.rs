@@ -1,0 +1,416 @@
+//! How a pair of nodes is punched over UDP: decided once, from what both are behind.
+//!
+//! Both sides decide by the same rules, each from its own point of view, and need not agree to the bit: what
+//! one does is of use whenever the other does what the table says.
+//!
+//! | this side | the peer | what is done |
+//! |---|---|---|
+//! | one mapping for all | one mapping for all | *plain*: both send to the other's public address |
+//! | one mapping, any filter but by port | a mapping a peer | plain: its probe arrives, and is answered where it came from |
+//! | one mapping, filter by port | a mapping a peer, regular ports | *predicted*: the peer opens a row of sockets, whose ports this side can tell |
+//! | one mapping, filter by port | a mapping a peer, random ports | *guessed*: the peer opens many sockets, this side tries many ports (the birthday paradox) |
+//! | a mapping a peer, regular ports | the same | predicted on both sides |
+//! | a mapping a peer, random ports | a mapping a peer | nothing: no port can be told |
+//! | not known | any | plain; if that does not help, guessed, as if the unknown one had a mapping a peer |
+//! | blocked | any | nothing |
+//!
+//! The words are RFC 4787's: mapping (section 4.1), filtering (section 5). "Filter by port" is address- and
+//! port-dependent filtering.
+//!
+//! # Openers
+//!
+//! Some NATs take an unasked-for packet badly. Linux's, where its own firewall lets packets to itself in,
+//! notes the sender and port as in use, and when the node behind it then sends to that sender, gives *another*
+//! port than the one that the peer was told. So the first packets to such a NAT have to come after those
+//! that leave it. Two things see to that. They begin as *openers*, with a time to live that gets them
+//! through this side's NATs and no further ([`OPENERS`]). And of the two sides the controlled one sends
+//! whole probes first; the controlling one waits until it hears one, or for [`HOLD_CONTROLLING`], which
+//! costs no time: it is the one that goes on by a handshake when it hears something.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::fan::{Fan, GAP, Ports, Sockets};
+use super::ports;
+use super::why::Why;
+use crate::link::Role;
+use crate::nat::{Behaviour, Dependence, NatReport};
+use crate::path::{Candidate, CandidateKind, Rung, RungSet, Transport};
+
+/// What is known of a pair when an attempt begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// What this node is behind.
+    pub own: &'a NatReport,
+    /// What the peer is behind.
+    pub peer: &'a NatReport,
+    /// This node's part.
+    pub role: Role,
+    /// Where the peer may be, as the server told: reflexive ones have been proven to it.
+    pub candidates: &'a [Candidate],
+    /// The rungs that both sides may use.
+    pub rungs: RungSet,
+}
+
+/// What is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Where probes go from the node's own port.
+    pub targets: Vec<Target>,
+    /// What is sent beyond that, in this order.
+    pub fans: Vec<Fan>,
+    /// For how long only openers leave towards the peer's NAT; zero if it takes no harm.
+    pub hold: Duration,
+    /// When it has been tried long enough.
+    pub length: Duration,
+    /// What that amounts to.
+    pub way: Way,
+}
+
+/// One address of the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Where.
+    pub address: SocketAddr,
+    /// How it is known.
+    pub trust: Trust,
+}
+
+/// How an address is known to be the peer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trust {
+    /// The server saw the peer there.
+    Observed,
+    /// The peer says so. Such an address gets few probes.
+    Claimed,
+}
+
+/// The method, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Probes to the peer's address, until one arrives.
+    Plain,
+    /// The ports of a regular NAT, or of two.
+    Predicted,
+    /// This side opens many ports, and the peer tries to hit one.
+    GuessedByPeer,
+    /// The peer opens many ports, and this side tries to hit one.
+    Guessed,
+    /// Nothing, and why.
+    Hopeless(Why),
+}
+
+impl Plan {
+    /// Decides.
+    pub fn new(situation: &Situation<'_>) -> Self {
+        let mut plan = Self {
+            targets: Vec::new(),
+            fans: Vec::new(),
+            hold: Duration::ZERO,
+            length: PLAIN,
+            way: Way::Plain,
+        };
+        plan.way = plan.punching(situation);
+        plan.add_hosts(situation);
+        plan
+    }
+
+    /// Punching proper: reflexive addresses. Ports are guessed for IPv4 alone; IPv6 keeps its own.
+    fn punching(&mut self, situation: &Situation<'_>) -> Way {
+        if !situation.rungs.contains(Rung::UdpPunch) {
+            return Way::Hopeless(Why::NotAmongRungs);
+        }
+        let (v6, v4): (Vec<_>, Vec<_>) =
+            reflexive(situation.candidates, Transport::Udp).partition(SocketAddr::is_ipv6);
+        for address in v6.iter().copied().take(MAX_OBSERVED) {
+            let blocked = [situation.own, situation.peer].map(|report| report.udp6);
+            if !blocked.into_iter().flatten().any(|side| side.blocked) {
+                self.targets.push(Target { address, trust: Trust::Observed });
+            }
+        }
+        let own = situation.own.udp4.unwrap_or_default();
+        let peer = situation.peer.udp4.unwrap_or_default();
+        let way = match v4.first() {
+            _ if own.blocked => Way::Hopeless(Why::OwnUdpBlocked),
+            _ if peer.blocked => Way::Hopeless(Why::PeerUdpBlocked),
+            None => Way::Hopeless(Why::NoAddress),
+            Some(public) => self.pair(&own, &peer, *public, situation.role),
+        };
+        let plain = matches!(way, Way::Plain | Way::GuessedByPeer | Way::Guessed);
+        if plain {
+            let observed = v4.iter().take(MAX_OBSERVED);
+            self.targets.extend(observed.map(|&address| Target { address, trust: Trust::Observed }));
+        }
+        match way {
+            // What IPv6 has is enough to go on.
+            Way::Hopeless(_) if !self.targets.is_empty() => Way::Plain,
+            way => way,
+        }
+    }
+
+    /// The table above, for the peer seen at `public`.
+    fn pair(&mut self, own: &Behaviour, peer: &Behaviour, public: SocketAddr, role: Role) -> Way {
+        let harmed = is_harmed(peer);
+        self.hold = match (harmed, role) {
+            (false, _) => Duration::ZERO,
+            (true, Role::Controlled) => HOLD_CONTROLLED,
+            (true, Role::Controlling) => HOLD_CONTROLLING,
+        };
+        match (Mapping::of(own), Mapping::of(peer)) {
+            (Mapping::One, Mapping::One) => Way::Plain,
+            (Mapping::Regular(_), Mapping::One) if is_by_port(peer) => {
+                self.fans.extend(row(Duration::ZERO, [public].into(), harmed));
+                self.guess(LATE_GUESS, Part::Open, public, harmed)
+            }
+            (Mapping::One, Mapping::Regular(step)) if is_by_port(own) => {
+                let ports = PREDICTED_AHEAD.map(|ahead| ports::ahead(public, step, ahead));
+                self.fans.push(Fan {
+                    // The peer's row of sockets comes first, as far as this side can see to it.
+                    after: PREDICT_DELAY,
+                    sockets: Sockets::Main,
+                    ports: Ports::Given(ports.into()),
+                    passes: 6,
+                    pause: Duration::from_millis(200),
+                    openers: 0,
+                });
+                self.guess(LATE_GUESS, Part::Hit, public, harmed)
+            }
+            (Mapping::Regular(_), Mapping::Regular(step)) => {
+                for (round, ahead) in (0..).zip(BOTH_AHEAD) {
+                    let target = ports::ahead(public, step, ahead);
+                    self.fans.extend(row(BOTH_ROUND * round, [target].into(), false));
+                }
+                Way::Predicted
+            }
+            (Mapping::Own | Mapping::Regular(_), Mapping::One) if is_by_port(peer) => {
+                self.guess(Duration::ZERO, Part::Open, public, harmed)
+            }
+            (Mapping::One, Mapping::Own | Mapping::Regular(_)) if is_by_port(own) => {
+                self.guess(Duration::ZERO, Part::Hit, public, harmed)
+            }
+            // The filter is not known to be by port: a probe from the many-ported side will tell.
+            (Mapping::Own | Mapping::Regular(_), Mapping::One) if is_unfiltered(peer) => Way::Plain,
+            (Mapping::One, Mapping::Own | Mapping::Regular(_)) if is_unfiltered(own) => Way::Plain,
+            (Mapping::Own | Mapping::Regular(_), Mapping::One | Mapping::Unknown) => {
+                self.guess_on_evidence(Part::Open, public, harmed)
+            }
+            (Mapping::One | Mapping::Unknown, Mapping::Own | Mapping::Regular(_)) => {
+                self.guess_on_evidence(Part::Hit, public, harmed)
+            }
+            (Mapping::Unknown, Mapping::One) => self.guess_on_evidence(Part::Open, public, harmed),
+            (Mapping::One, Mapping::Unknown) => self.guess_on_evidence(Part::Hit, public, harmed),
+            (Mapping::Unknown, Mapping::Unknown) => {
+                // One of the two may have many ports, and there is no telling which.
+                let part = if role == Role::Controlled { Part::Open } else { Part::Hit };
+                self.guess_on_evidence(part, public, harmed)
+            }
+            (Mapping::Own, Mapping::Own | Mapping::Regular(_)) | (Mapping::Regular(_), Mapping::Own) => {
+                // A filter that lets everybody in, met by one that does not ask for the port.
+                let open = |a: &Behaviour, b: &Behaviour| {
+                    a.filtering.is == Dependence::EndpointIndependent && is_unfiltered(b)
+                };
+                if open(own, peer) || open(peer, own) {
+                    Way::Plain
+                } else {
+                    Way::Hopeless(Why::BothSymmetric)
+                }
+            }
+        }
+    }
+
+    /// After a time in which plain probes should have shown that they do.
+    fn guess_on_evidence(&mut self, part: Part, public: SocketAddr, harmed: bool) -> Way {
+        self.guess(EVIDENCE, part, public, harmed)
+    }
+
+    fn guess(&mut self, after: Duration, part: Part, public: SocketAddr, harmed: bool) -> Way {
+        let predicted = !self.fans.is_empty();
+        for (round, (sockets, probes)) in GUESS_ROUNDS.into_iter().enumerate() {
+            let after = after + if round == 0 { Duration::ZERO } else { FIRST_GUESS };
+            let fan = |sockets, ports, openers| Fan {
+                after,
+                sockets,
+                ports,
+                passes: 1,
+                pause: Duration::ZERO,
+                openers,
+            };
+            self.fans.push(match part {
+                // Openers reach the way they should only where this side's NATs are near; the second
+                // round's probes are whole, for those that are not.
+                Part::Open => {
+                    let openers = u32::from(harmed && round == 0);
+                    fan(Sockets::New(sockets), Ports::Given(vec![public]), openers)
+                }
+                Part::Hit => fan(Sockets::Main, Ports::Random(public.ip(), probes), 0),
+            });
+        }
+        // As long on both sides, whichever has less to send.
+        let (_, probes) = GUESS_ROUNDS[1];
+        self.length = after + FIRST_GUESS + GAP * probes + LAST_WAIT;
+        match part {
+            _ if predicted => Way::Predicted,
+            Part::Open => Way::GuessedByPeer,
+            Part::Hit => Way::Guessed,
+        }
+    }
+
+    /// The addresses of the peer's interfaces: QUIC's own handshake tries those, but from one side only, and
+    /// a firewall before this side opens by what leaves it.
+    fn add_hosts(&mut self, situation: &Situation<'_>) {
+        if !situation.rungs.contains(Rung::UdpDirect) {
+            return;
+        }
+        let observed: Vec<IpAddr> =
+            reflexive(situation.candidates, Transport::Udp).map(|address| address.ip()).collect();
+        let hosts = of_kind(situation.candidates, Transport::Udp, |kind| kind == CandidateKind::Host);
+        let (mut seen, mut claimed) = (0, 0);
+        for address in hosts {
+            let (trust, count, most) = if observed.contains(&address.ip()) {
+                (Trust::Observed, &mut seen, MAX_OBSERVED)
+            } else {
+                (Trust::Claimed, &mut claimed, MAX_CLAIMED)
+            };
+            if *count < most && self.targets.iter().all(|target| target.address != address) {
+                *count += 1;
+                self.targets.push(Target { address, trust });
+            }
+        }
+    }
+}
+
+/// What is behind a NAT's choice of ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mapping {
+    /// The same port for all: the public address that is known is the one.
+    One,
+    /// A port a peer, by this step.
+    Regular(i32),
+    /// A port a peer, any.
+    Own,
+    Unknown,
+}
+
+impl Mapping {
+    pub(super) fn of(side: &Behaviour) -> Self {
+        match (side.mapping.is, side.port_step) {
+            (Dependence::EndpointIndependent, _) => Self::One,
+            (Dependence::AddressDependent | Dependence::AddressAndPortDependent, Some(step)) if step != 0 => {
+                Self::Regular(step)
+            }
+            (Dependence::AddressDependent | Dependence::AddressAndPortDependent, _) => Self::Own,
+            (Dependence::Unknown, _) => Self::Unknown,
+        }
+    }
+}
+
+/// What one does in a guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Open,
+    Hit,
+}
+
+/// Whether a filter asks for the port that was written to.
+fn is_by_port(side: &Behaviour) -> bool {
+    side.filtering.is == Dependence::AddressAndPortDependent
+}
+
+fn is_unfiltered(side: &Behaviour) -> bool {
+    matches!(side.filtering.is, Dependence::EndpointIndependent | Dependence::AddressDependent)
+}
+
+/// Whether a packet that comes too early may cost the peer its port: see the module's text. A NAT that does
+/// not keep the inside port, or lets everything in, is no such one.
+fn is_harmed(side: &Behaviour) -> bool {
+    let unknown = side.mapping.is == Dependence::Unknown;
+    let keeps = side.mapping.is == Dependence::EndpointIndependent && side.preserves_port;
+    side.translated != Some(false) && !is_unfiltered(side) && (unknown || keeps)
+}
+
+/// A row of sockets that send to `ports`, so that some of their mappings have ports that the peer can tell.
+fn row(after: Duration, ports: Vec<SocketAddr>, harmed: bool) -> Option<Fan> {
+    Some(Fan {
+        after,
+        sockets: Sockets::New(ROW),
+        ports: Ports::Given(ports),
+        passes: 4,
+        pause: Duration::ZERO,
+        openers: u32::from(harmed),
+    })
+}
+
+/// The peer's addresses as the server saw them, each once.
+pub(super) fn reflexive(candidates: &[Candidate], transport: Transport) -> impl Iterator<Item = SocketAddr> {
+    of_kind(candidates, transport, |kind| kind != CandidateKind::Host)
+}
+
+fn of_kind(
+    candidates: &[Candidate],
+    transport: Transport,
+    wanted: impl Fn(CandidateKind) -> bool,
+) -> impl Iterator<Item = SocketAddr> {
+    candidates
+        .iter()
+        .filter(move |candidate| candidate.transport == transport && wanted(candidate.kind))
+        .map(|candidate| SocketAddr::new(candidate.address.ip().to_canonical(), candidate.address.port()))
+        .filter(|address| is_host(*address))
+}
+
+/// Addresses that one peer can be at, whatever it claims.
+fn is_host(address: SocketAddr) -> bool {
+    address.port() != 0
+        && match address.ip() {
+            IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()),
+            // Link-local IPv6 addresses mean nothing without an interface.
+            IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_unicast_link_local()),
+        }
+}
+
+/// Openers' times to live, and when they leave. A home router is one hop away, a carrier's NAT behind it two
+/// or three. More would reach the peer's NAT where few routers are between.
+pub const OPENERS: [(Duration, u8); 2] = [(Duration::ZERO, 2), (Duration::from_millis(10), 3)];
+/// The controlled side's first whole probe: the server tells both sides at once, and by the time that it
+/// arrives the other one's opener has left, unless its news took so much longer than this one's.
+const HOLD_CONTROLLED: Duration = Duration::from_millis(20);
+/// The controlling side waits to be written to, but not for ever: two of the other's probes may be lost.
+const HOLD_CONTROLLING: Duration = Duration::from_millis(250);
+
+/// Addresses where the server saw the peer: a family has one, and another one at a change of network.
+const MAX_OBSERVED: usize = 4;
+/// Addresses that the peer only claims: what a liar may aim at.
+const MAX_CLAIMED: usize = 8;
+
+/// Sockets of a row. A node makes a dozen mappings for its own tests and for relays, and what else is
+/// behind the same NAT makes some; they all advance the port between the report and the attempt.
+const ROW: u16 = 64;
+/// The ports that the side with one mapping tries, in steps after the known one. One of them lies in the
+/// row if the port advanced by less than 128.
+const PREDICTED_AHEAD: [i32; 12] = [16, 32, 48, 64, 4, 80, 96, 112, 128, 144, 160, 176];
+const PREDICT_DELAY: Duration = Duration::from_millis(350);
+/// Where both have steps each sends to one port from a row of sockets: it works if the row of each holds the
+/// other's port. Each round takes up 64 more ports, and allows for more that others took: up to 40, from
+/// 16 to 79, and from 56 to 119.
+const BOTH_AHEAD: [i32; 3] = [40, 144, 248];
+/// Four passes of a row.
+const BOTH_ROUND: Duration = Duration::from_millis(1_400);
+/// When prediction has had its chance.
+const LATE_GUESS: Duration = Duration::from_millis(2_000);
+/// When plain probes would have been heard: three of them, and a round trip.
+const EVIDENCE: Duration = Duration::from_millis(1_200);
+
+/// Sockets that one side opens, and ports that the other tries, of 64,512: together 66 % in the first
+/// round (the sockets open while the ports are tried), over 99 % with the second. The second round's
+/// sockets are 512 with the first's.
+const GUESS_ROUNDS: [(u16, u32); 2] = [(256, 400), (256, 800)];
+/// 400 probes.
+const FIRST_GUESS: Duration = Duration::from_millis(2_100);
+
+/// How long plain probing lasts.
+pub const PLAIN: Duration = Duration::from_millis(5_000);
+/// For the answer to the last probe, and for what was delayed because other probes had to leave too.
+const LAST_WAIT: Duration = Duration::from_millis(1_500);
+
+#[cfg(test)]
+#[path = "tests/plan.rs"]
+mod tests;

@@ -1,0 +1,78 @@
+//! The arithmetic of ports: those that a NAT gives out, ahead of a known one or in a random order.
+
+use std::net::SocketAddr;
+
+use crate::rng::Rng;
+
+/// The lowest port that NATs give out (RFC 4787 REQ-3: none of the well-known ones).
+const FIRST: u16 = 1024;
+/// How many there are from there on: 2^10 · 3^2 · 7.
+pub(super) const COUNT: u32 = 64_512;
+
+/// The address whose port is `count` steps of `step` after that of `known`, around the end of the ports.
+pub(super) fn ahead(known: SocketAddr, step: i32, count: i32) -> SocketAddr {
+    let offset = i64::from(known.port()) - i64::from(FIRST) + i64::from(step) * i64::from(count);
+    SocketAddr::new(known.ip(), port(offset))
+}
+
+fn port(offset: i64) -> u16 {
+    let within = offset.rem_euclid(i64::from(COUNT));
+    u16::try_from(within).unwrap_or_default().saturating_add(FIRST)
+}
+
+/// All ports in an order that nobody foresees, none twice: `factor` shares no divisor with [`COUNT`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shuffled {
+    factor: u32,
+    start: u32,
+    next: u32,
+}
+
+impl Shuffled {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        let mut draw = || u32::try_from(rng.below(COUNT.into())).unwrap_or_default();
+        let start = draw();
+        // Three eighths of the numbers will do, so some of the next ten thousand does.
+        let factor = (draw()..).take(10_000).find(|factor| factor % 2 * (factor % 3) * (factor % 7) != 0);
+        Self { factor: factor.unwrap_or(1), start, next: 0 }
+    }
+}
+
+impl Iterator for Shuffled {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        if self.next == COUNT {
+            return None;
+        }
+        let offset = i64::from(self.start) + i64::from(self.factor) * i64::from(self.next);
+        self.next += 1;
+        Some(port(offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_shuffled_ports_are_all_of_them_once() {
+        for seed in 0..8 {
+            let ports = Shuffled::new(&mut Rng::new([seed; 32]));
+            let set: BTreeSet<u16> = ports.collect();
+            assert_eq!(set.len(), COUNT as usize);
+            assert_eq!(set.first(), Some(&FIRST));
+        }
+    }
+
+    #[test]
+    fn ports_ahead_wrap_at_both_ends() {
+        let at = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        assert_eq!(ahead(at(5000), 2, 3), at(5006));
+        assert_eq!(ahead(at(65_535), 1, 1), at(1024));
+        assert_eq!(ahead(at(1024), -1, 1), at(65_535));
+        assert_eq!(ahead(at(80), 1, 0), at(64_592));
+    }
+}

@@ -1,0 +1,103 @@
+//! A fan that is being worked through: which pair of socket and port is next.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::fan::{Fan, Ports, Sockets};
+use super::ports::Shuffled;
+use crate::ids::SockId;
+use crate::link::udp::UdpPath;
+
+/// A fan that is being worked through.
+#[derive(Debug)]
+pub(super) struct Spread {
+    sockets: Vec<SockId>,
+    ports: Ports,
+    openers: u32,
+    passes: u32,
+    pause: Duration,
+    /// How many sockets are still to be opened.
+    closed: u16,
+    pass: u32,
+    /// Within the pass.
+    next: usize,
+    pass_began: Instant,
+}
+
+impl Spread {
+    pub(super) fn new(start: Instant, fan: Fan, main: SockId) -> Self {
+        let (sockets, closed) = match fan.sockets {
+            Sockets::Main => (vec![main], 0),
+            Sockets::New(count) => (Vec::new(), count),
+        };
+        Self {
+            sockets,
+            ports: fan.ports,
+            openers: fan.openers,
+            passes: fan.passes,
+            pause: fan.pause,
+            closed,
+            pass: 0,
+            next: 0,
+            pass_began: start + fan.after,
+        }
+    }
+
+    /// When its next probe may leave.
+    pub(super) fn due(&self) -> Instant {
+        // The first probe of a pass waits; the others follow as fast as they may.
+        self.pass_began
+    }
+
+    fn width(&self) -> usize {
+        match &self.ports {
+            Ports::Given(list) => list.len(),
+            Ports::Random(_, count) => usize::try_from(*count).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Whether the next probe leaves by a socket that is not open yet.
+    pub(super) fn wants_socket(&self) -> bool {
+        self.closed > 0 && self.pass == 0 && self.next / self.width().max(1) >= self.sockets.len()
+    }
+
+    /// It is there now.
+    pub(super) fn opened(&mut self, socket: SockId) {
+        self.closed = self.closed.saturating_sub(1);
+        self.sockets.push(socket);
+    }
+
+    /// No further socket is to be had: it goes on with those that there are.
+    pub(super) fn no_more(&mut self) {
+        self.closed = 0;
+        if self.sockets.is_empty() {
+            self.pass = self.passes;
+        }
+    }
+
+    /// The next pair, and the time to live if it is not the usual one.
+    pub(super) fn next(&mut self, now: Instant, shuffled: &mut Shuffled) -> Option<(UdpPath, Option<u8>)> {
+        let width = self.width().max(1);
+        let socket = self.sockets.get(self.next / width).copied();
+        let to = match &self.ports {
+            Ports::Given(list) => list.get(self.next % width).copied(),
+            Ports::Random(ip, _) => shuffled.next().map(|port| SocketAddr::new(*ip, port)),
+        };
+        let ttl = (self.pass < self.openers).then_some(OPENER_TTL);
+        self.next += 1;
+        if self.next >= width * (self.sockets.len() + usize::from(self.closed)).max(1) {
+            self.next = 0;
+            self.pass += 1;
+            self.pass_began = (self.pass_began + self.pause).max(now);
+        }
+        Some((UdpPath::new(socket?, to?), ttl))
+    }
+
+    /// Whether it has been through all.
+    pub(super) fn is_over(&self) -> bool {
+        self.pass >= self.passes
+    }
+}
+
+/// Through one NAT. See the plan for those that are further away.
+const OPENER_TTL: u8 = 2;

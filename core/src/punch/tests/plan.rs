@@ -1,0 +1,115 @@
+use super::*;
+use crate::nat::Finding;
+
+fn side(mapping: Dependence, filtering: Dependence, port_step: Option<i32>) -> NatReport {
+    let known = |is| Finding { is, confirmed: true };
+    let behaviour = Behaviour {
+        translated: Some(true),
+        mapping: known(mapping),
+        filtering: known(filtering),
+        port_step,
+        ..Behaviour::default()
+    };
+    NatReport { udp4: Some(behaviour), ..NatReport::default() }
+}
+
+fn candidate(kind: CandidateKind, address: &str) -> Candidate {
+    Candidate { kind, transport: Transport::Udp, address: address.parse().unwrap() }
+}
+
+fn plan(own: &NatReport, peer: &NatReport, candidates: &[Candidate], rungs: RungSet) -> Plan {
+    Plan::new(&Situation { own, peer, role: Role::Controlling, candidates, rungs })
+}
+
+fn way(own: &NatReport, peer: &NatReport) -> Way {
+    plan(own, peer, &[candidate(CandidateKind::ServerReflexive, "192.0.2.1:5000")], RungSet::ALL).way
+}
+
+use Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent, Unknown};
+
+#[test]
+fn the_table_holds_for_both_sides() {
+    let cone = side(EndpointIndependent, AddressAndPortDependent, None);
+    let open = side(EndpointIndependent, EndpointIndependent, None);
+    let by_address = side(EndpointIndependent, AddressDependent, None);
+    let symmetric = side(AddressAndPortDependent, AddressAndPortDependent, None);
+    let regular = side(AddressAndPortDependent, AddressAndPortDependent, Some(1));
+    let unfiltered = side(AddressAndPortDependent, EndpointIndependent, None);
+    let unknown = side(Unknown, Unknown, None);
+    let none = NatReport::default();
+    let hopeless = Way::Hopeless(Why::BothSymmetric);
+    for (a, b, ours, theirs) in [
+        (cone, cone, Way::Plain, Way::Plain),
+        (cone, open, Way::Plain, Way::Plain),
+        (symmetric, open, Way::Plain, Way::Plain),
+        (symmetric, by_address, Way::Plain, Way::Plain),
+        (symmetric, cone, Way::GuessedByPeer, Way::Guessed),
+        (regular, cone, Way::Predicted, Way::Predicted),
+        (regular, regular, Way::Predicted, Way::Predicted),
+        (regular, open, Way::Plain, Way::Plain),
+        (symmetric, symmetric, hopeless, hopeless),
+        (symmetric, regular, hopeless, hopeless),
+        (unfiltered, unfiltered, Way::Plain, Way::Plain),
+        (unfiltered, symmetric, hopeless, hopeless),
+        (unknown, cone, Way::GuessedByPeer, Way::Guessed),
+        (unknown, symmetric, Way::Guessed, Way::GuessedByPeer),
+        (none, cone, Way::GuessedByPeer, Way::Guessed),
+    ] {
+        assert_eq!((way(&a, &b), way(&b, &a)), (ours, theirs), "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn blocked_udp_is_said_of_the_side_that_has_it() {
+    let cone = side(EndpointIndependent, AddressAndPortDependent, None);
+    let blocked = Behaviour { blocked: true, ..Behaviour::default() };
+    let blocked = NatReport { udp4: Some(blocked), ..NatReport::default() };
+    assert_eq!(way(&blocked, &cone), Way::Hopeless(Why::OwnUdpBlocked));
+    assert_eq!(way(&cone, &blocked), Way::Hopeless(Why::PeerUdpBlocked));
+    assert_eq!(plan(&cone, &cone, &[], RungSet::ALL).way, Way::Hopeless(Why::NoAddress));
+    let rungs = [Rung::TcpDirect].into_iter().collect();
+    assert_eq!(plan(&cone, &cone, &[], rungs).way, Way::Hopeless(Why::NotAmongRungs));
+}
+
+#[test]
+fn ipv6_goes_on_where_ipv4_is_hopeless() {
+    let symmetric = side(AddressAndPortDependent, AddressAndPortDependent, None);
+    let candidates = [
+        candidate(CandidateKind::ServerReflexive, "192.0.2.1:5000"),
+        candidate(CandidateKind::ServerReflexive, "[2001:db8::1]:5000"),
+    ];
+    let plan = plan(&symmetric, &symmetric, &candidates, RungSet::ALL);
+    assert_eq!(plan.way, Way::Plain);
+    assert_eq!(plan.targets.len(), 1);
+}
+
+#[test]
+fn a_liar_aims_at_eight_addresses_at_most() {
+    let cone = side(EndpointIndependent, AddressAndPortDependent, None);
+    let mut candidates: Vec<Candidate> =
+        (1..100).map(|n| candidate(CandidateKind::Host, &format!("10.0.0.{n}:5"))).collect();
+    candidates.push(candidate(CandidateKind::ServerReflexive, "192.0.2.1:5000"));
+    candidates.extend((1..50).map(|n| candidate(CandidateKind::Host, &format!("192.0.2.1:{n}"))));
+    for bad in ["0.0.0.0:1", "224.0.0.1:1", "255.255.255.255:1", "[ff02::1]:1", "[fe80::1]:1", "10.1.1.1:0"] {
+        candidates.insert(0, candidate(CandidateKind::Host, bad));
+    }
+    let plan = plan(&cone, &cone, &candidates, RungSet::ALL);
+    let count = |trust| plan.targets.iter().filter(|target| target.trust == trust).count();
+    assert_eq!((count(Trust::Claimed), count(Trust::Observed)), (MAX_CLAIMED, 1 + MAX_OBSERVED));
+}
+
+#[test]
+fn only_what_the_rungs_allow_is_probed() {
+    let cone = side(EndpointIndependent, AddressAndPortDependent, None);
+    let candidates = [
+        candidate(CandidateKind::ServerReflexive, "192.0.2.1:5000"),
+        candidate(CandidateKind::Host, "10.0.0.1:5000"),
+    ];
+    let targets = |rung| {
+        let plan = plan(&cone, &cone, &candidates, [rung].into_iter().collect());
+        plan.targets.iter().map(|target| target.address.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(targets(Rung::UdpPunch), ["192.0.2.1:5000"]);
+    assert_eq!(targets(Rung::UdpDirect), ["10.0.0.1:5000"]);
+    assert!(targets(Rung::TcpPunch).is_empty());
+}
