@@ -141,16 +141,22 @@ fn what_is_larger_than_the_mtu_does_not_get_through_with_icmp_or_without() {
 #[test]
 fn a_router_that_bounds_segments_saves_tcp_from_a_black_hole() {
     for (clamps_mss, carried) in [(false, false), (true, true)] {
-        let (world, a, b) = two_hosts(1, LinkConfig::default());
-        let config = LinkConfig { mtu: 1_280, too_big: false, clamps_mss, ..line() };
-        world.inject(inp2p_sim::Fault::Links { host: b, interface: "eth0".to_owned(), config });
+        let narrow = LinkConfig { mtu: 1_280, too_big: false, clamps_mss, ..line() };
+        let world = inp2p_sim::World::new(1);
+        let (a, b) = (world.host("a"), world.host("b"));
+        world.attach(a, world.internet(), &[&format!("{A}/32")], line());
+        // Neither end sees that the line between its router and the internet is narrow.
+        let lan = world.lan("office");
+        world.attach(b, lan, &["198.18.0.2/24"], LinkConfig::lan());
+        let outside: (_, &[&str]) = (world.internet(), &["203.0.113.1/32"]);
+        world.gateway("router", (lan, &["198.18.0.1/24"]), outside, None, narrow);
         let net = world.net(b);
         world.spawn(b, "echo", echo(net, 7));
         let net = world.net(a);
         let done = Arc::new(Mutex::new(false));
         let slot = done.clone();
         world.spawn(a, "client", async move {
-            let mut stream = connect(&net, at(B, 7)).await.unwrap();
+            let mut stream = connect(&net, at("198.18.0.2", 7)).await.unwrap();
             write_all(&mut stream, &bytes(20_000)).await.unwrap();
             *slot.lock().unwrap() = read_exact(&mut stream, 20_000).await.is_ok();
         });
