@@ -6,13 +6,16 @@
 
 pub mod agent;
 pub mod compat;
+pub mod conduit;
 mod exact;
 mod forward;
 mod meter;
 pub mod net;
 pub mod os;
 mod peers;
+pub mod relay;
 pub mod server;
+mod service;
 mod session;
 pub mod setup;
 mod stun;

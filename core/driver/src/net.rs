@@ -13,6 +13,8 @@ use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::conduit::Conduit;
+
 /// A network, a clock and a place to run tasks.
 pub trait Net: Clone + Send + Sync + 'static {
     /// A UDP socket.
@@ -185,6 +187,28 @@ pub trait StreamIo: Send + Unpin + 'static {
 
     /// Writes a part of `bufs`.
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+
+    /// A conduit for bytes that come from a stream of this kind and go to another one: where the system can
+    /// move them by itself, one in which it does.
+    fn conduit() -> Conduit {
+        Conduit::copying()
+    }
+
+    /// Moves up to `limit` bytes of this stream into `conduit`, which must be empty and of this kind of
+    /// stream; `Ok(0)` is the other side's end of stream.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        conduit: &mut Conduit,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        conduit.copy_from(self, cx, limit)
+    }
+
+    /// Moves a part of what `conduit` holds into this stream.
+    fn poll_drain(&mut self, cx: &mut Context<'_>, conduit: &mut Conduit) -> Poll<io::Result<usize>> {
+        conduit.copy_into(self, cx)
+    }
 
     /// Ends the sending direction (FIN); the other one goes on.
     fn shutdown(&mut self) -> io::Result<()>;

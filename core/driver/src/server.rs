@@ -14,13 +14,16 @@ use futures_channel::{mpsc, oneshot};
 use futures_util::StreamExt as _;
 use inp2p_core::auth::Identity;
 use inp2p_core::ids::{ConnId, PublicKey};
+use inp2p_core::relay::pairing::Limits;
 use inp2p_core::server::io::{Action, AdminError, AdminReply, Input};
 use inp2p_core::server::{SECRETS_FILE, SHARES_FILE, STATE_FILE, Saved, Server, ServerConfig};
 use inp2p_core::stun::proof::ProofKey;
+use inp2p_core::time::WallClock;
 use tracing::{error, info, warn};
 
 use crate::DUE;
 use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
+use crate::relay::{self, Relay};
 use crate::setup::{Ports, ServerSetup, StartError};
 use crate::stun;
 use crate::web::{self, AdminCall, AdminClient, AdminKey, Front, FrontConfig, FrontEvent, Outbox, tls};
@@ -86,9 +89,20 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
         |file: &'static str| store.load(file).map_err(|error| StartError::Config(format!("{file}: {error}")));
     let [nodes, shares, secrets] = [load(STATE_FILE)?, load(SHARES_FILE)?, load(SECRETS_FILE)?];
     let saved = Saved { nodes: nodes.as_deref(), shares: shares.as_deref(), secrets: secrets.as_deref() };
-    let config = ServerConfig::new(setup.users, identity, setup.software);
-    let server = Server::new(config, saved, net.seed(), net.now(), net.unix_now())
+    let (now, unix) = (net.now(), net.unix_now());
+    let relay = setup
+        .relay
+        .map(|relay| Relay::new(net.clone(), identity.clone(), Limits::SERVER, relay.bandwidth_mbps.into()));
+    let mut config = ServerConfig::new(setup.users, identity, setup.software);
+    config.relay = relay.is_some();
+    let server = Server::new(config, saved, net.seed(), now, unix)
         .map_err(|error| StartError::Config(error.to_string()))?;
+    if let (Some(relay), Some(tickets)) = (&relay, server.relay_tickets()) {
+        relay.gate(|gate| {
+            gate.set_clock(WallClock::new(now, unix));
+            gate.set_ticket_key(now, tickets.clone());
+        });
+    }
 
     // All ports first: a server that lacks one does not start at all.
     let bind = |port| bind_address(setup.bind, port);
@@ -98,8 +112,9 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
     let (events_in, events) = mpsc::channel(EVENTS);
     let (admin, calls) = AdminClient::new();
     let online = Arc::new(AtomicUsize::new(0));
-    let front = web::serve(&net, listener, front_config, events_in, admin, Arc::clone(&online))
-        .map_err(|error| StartError::Failed(error.to_string()))?;
+    let front =
+        web::serve(&net, listener, front_config, events_in, admin, Arc::clone(&online), relay.clone())
+            .map_err(|error| StartError::Failed(error.to_string()))?;
     let StunPorts { udp, tcp, stun_udp, stun_tcp, addresses } = stun;
     let ports = Ports { ws: front.local_addr(), stun_udp, stun_tcp };
     let proofs = ProofKey::new(net.seed());
@@ -121,6 +136,7 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
         server,
         store,
         online,
+        relay,
         events,
         calls,
         asked: BTreeMap::new(),
@@ -148,6 +164,7 @@ struct Control<N: Net> {
     server: Server,
     store: Arc<dyn Store>,
     online: Arc<AtomicUsize>,
+    relay: Option<Relay<N>>,
     events: mpsc::Receiver<FrontEvent>,
     calls: mpsc::Receiver<AdminCall>,
     /// REST calls that the machine has yet to answer. It answers all, each within its deadline.
@@ -196,6 +213,9 @@ impl<N: Net> Control<N> {
                 worked = true;
                 self.next_ask += 1;
                 self.asked.insert(self.next_ask, answer);
+                if let Some(relay) = &self.relay {
+                    self.server.handle(now, Input::RelayLoad(relay.load()));
+                }
                 self.server.handle(now, Input::Admin { id: self.next_ask, request });
             }
             if let Some((_, why)) = self.server.deadline().filter(|(deadline, _)| *deadline <= now) {
@@ -232,9 +252,14 @@ impl<N: Net> Control<N> {
         }
     }
 
-    fn check_relay(&self, check: u64, to: SocketAddr, _: PublicKey) {
-        let reason = format!("{to} was not looked at: links through relays are not built yet");
-        let _ = self.checked_in.unbounded_send((check, Err(reason)));
+    /// Looks at a relay from outside, in a task of its own.
+    fn check_relay(&self, check: u64, to: SocketAddr, key: PublicKey) {
+        let (net, checked) = (self.net.clone(), self.checked_in.clone());
+        self.net.spawn("relay check", async move {
+            let result = relay::check(&net, to, key).await;
+            // A server that has stopped does not ask any more.
+            let _ = checked.unbounded_send((check, result));
+        });
     }
 
     fn act(&mut self) {

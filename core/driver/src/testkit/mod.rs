@@ -13,6 +13,7 @@ pub mod descriptors;
 pub mod listeners;
 pub mod load;
 pub mod local;
+pub mod relay;
 pub mod streams;
 pub mod timers;
 pub mod udp;

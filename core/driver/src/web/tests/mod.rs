@@ -62,7 +62,7 @@ fn server(net: &TestNet, trusted: &[&str]) -> World {
     let (events_in, events) = mpsc::channel(8);
     let (client, admin) = AdminClient::new();
     let online = Arc::new(AtomicUsize::new(0));
-    let front = serve(net, listener, config, events_in, client, online.clone()).unwrap();
+    let front = serve(net, listener, config, events_in, client, online.clone(), None).unwrap();
     World { net: net.clone(), front, events, admin, online }
 }
 
