@@ -8,7 +8,7 @@ default:
 all: test ci
 
 # All checks but the tests, which .ci/run runs by the README's own command.
-ci: fmt lint doc purity runtimes demo programs
+ci: fmt lint doc purity runtimes demo programs lab
 
 # The sweeps of the simulator, its speed, and the table of NAT pairs against docs/nat.md.
 ci-sim: sim-same sim sim-speed nat-table-check
@@ -16,7 +16,7 @@ ci-sim: sim-same sim sim-speed nat-table-check
 # Type-check everything.
 check:
     cargo check --workspace --all-targets --locked
-    cargo check -p inp2p-bins --test programs --locked
+    cargo check -p inp2p-bins --test programs --test nat_lab --locked
 
 # Formatting.
 fmt:
@@ -25,7 +25,7 @@ fmt:
 # Lints, without exceptions.
 lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
-    cargo clippy -p inp2p-bins --test programs --locked -- -D warnings
+    cargo clippy -p inp2p-bins --test programs --test nat_lab --locked -- -D warnings
 
 # Documentation, without broken links.
 doc:
@@ -86,13 +86,27 @@ programs: programs-install
     cargo test --release --locked -p inp2p-bins --test programs
 
 # Installs what `programs` needs, where that is possible; what is missing then is skipped by name.
-programs-install:
+programs-install: (install "openssh-server openssh-client nginx-light wrk postgresql curl")
+
+# The programs behind NATs of the Linux kernel, in network namespaces: each pair of NATs once, with 10 MiB.
+lab: lab-install
+    cargo test --release --locked -p inp2p-bins --test nat_lab
+
+# Each pair ten times with 100 MiB; the table of what came of it goes into docs/lab.md.
+lab-full: lab-install
+    cargo test --release --locked -p inp2p-bins --test nat_lab -- --full --table {{justfile_directory()}}/docs/lab.md
+
+# Installs what `lab` needs, where that is possible; without it the lab is skipped by name.
+lab-install: (install "iproute2 nftables conntrack openssh-server openssh-client")
+
+# Installs Debian packages that are missing, as root and where there is apt-get.
+[private]
+install packages:
     #!/usr/bin/env bash
     set -euo pipefail
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        packages=(openssh-server openssh-client nginx-light wrk postgresql curl)
         missing=()
-        for package in "${packages[@]}"; do
+        for package in {{packages}}; do
             dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
         done
         if [ ${#missing[@]} -gt 0 ]; then
@@ -108,11 +122,11 @@ programs-install:
         fi
     fi
 
-# What can be measured today: the multiplexer alone, the simulator, one forward on this machine.
-bench:
+# What a forward costs on each rung beside raw sockets and HAProxy, then the multiplexer alone and the simulator.
+bench *arguments:
+    cargo bench --locked -p inp2p-bins --bench forward -- {{arguments}}
     cargo bench --locked -p inp2p-core --bench mux
     cargo run --release --locked -p inp2p-sim --example speed
-    cargo run --release --locked --bin inp2pc -- demo
 
 # Sweeps seeds over all processors; ends with one line, `hash HEX` over all of them.
 sim seeds="2000":

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use inp2p_driver::setup::{Cidr, ServerSetup, ciphers};
-use tracing::{info, warn};
+use inp2p_driver::setup::{Cidr, ServerRelay, ServerSetup, ciphers};
+use tracing::info;
 
 use crate::cli::given::{Given, Mbps};
 use crate::cli::{self, Parsed, commands};
@@ -56,7 +56,7 @@ fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {
     };
     let trusted_proxies =
         given.list::<Cidrs>("trusted-proxy")?.into_iter().flat_map(|cidrs| cidrs.0).collect();
-    warn_of_what_is_not_there(given)?;
+    let bandwidth_mbps = given.parsed::<Mbps>("server-relay-bw")?.map_or(0, |mbps| mbps.0);
     let data = given.path("data").unwrap_or_else(|| PathBuf::from("inp2ps-data"));
     Ok(ServerSetup {
         users,
@@ -65,23 +65,13 @@ fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {
         stun_udp: [port("stun-udp1", 27182)?, port("stun-udp2", 27183)?],
         stun_tcp: [port("stun-tcp1", 27180)?, port("stun-tcp2", 27181)?],
         stun_ip2: given.parsed::<Address>("stun-ip2")?.map(|address| address.0),
+        relay: given.switch("server-relay")?.unwrap_or(true).then_some(ServerRelay { bandwidth_mbps }),
         trusted_proxies,
         tls,
         software: VERSION,
         crypto: ciphers(),
         store: files::store("data", data)?,
     })
-}
-
-/// What this version accepts and does not do gets one line each: never silence.
-fn warn_of_what_is_not_there(given: Given<'_>) -> Result<(), Failure> {
-    if given.switch("server-relay")?.is_some() {
-        warn!("-server-relay has no effect yet: this version does not relay");
-    }
-    if given.parsed::<Mbps>("server-relay-bw")?.is_some() {
-        warn!("-server-relay-bw has no effect yet: this version does not relay");
-    }
-    Ok(())
 }
 
 /// An IP address, with an error that says so.

@@ -27,7 +27,6 @@ impl<K: Ord> Due<K> {
         self.0.pop_first().map(|(_, key)| key)
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

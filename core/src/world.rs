@@ -12,12 +12,13 @@ use crate::auth::login::ClientLogin;
 use crate::auth::{Identity, SecureChannel, Token};
 use crate::ids::{AttemptId, ConnId, PeerName, PublicKey, UserName};
 use crate::path::{Outcome, Rung, RungSet, Verdict};
+use crate::relay::RelayOffer;
 use crate::rng::Rng;
 use crate::server::io::{Action as ServerAction, AdminError, AdminReply, AdminRequest, Input as ServerInput};
-use crate::server::{Server, ServerConfig};
+use crate::server::{SECRETS_FILE, SHARES_FILE, Saved, Server, ServerConfig};
 use crate::session::Attempt;
 use crate::wire::encode;
-use crate::wire::message::{Message, kind};
+use crate::wire::message::{Message, RelayReport, RelaySecrets, Targets, kind};
 
 /// One way through the network.
 pub(crate) const DELAY: Duration = Duration::from_millis(20);
@@ -37,11 +38,17 @@ pub(crate) struct World {
     /// The server's identity and users, for when it starts again.
     pub(crate) identity: Identity,
     pub(crate) users: BTreeMap<UserName, Token>,
-    /// The server's saved file.
+    /// The server's saved files.
     pub(crate) state: Option<Vec<u8>>,
+    pub(crate) shares: Option<Vec<u8>>,
+    pub(crate) secrets: Option<Vec<u8>>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) admin: BTreeMap<u64, Result<AdminReply, AdminError>>,
     trusted: BTreeSet<ConnId>,
+    /// Where relays answer, and with which keys.
+    pub(crate) relays: BTreeMap<SocketAddr, PublicKey>,
+    /// Where the server looked for relays.
+    pub(crate) checked: Vec<SocketAddr>,
     /// Whether sessions that were given the same attempt find a link.
     pub(crate) links: bool,
     /// Whether messages get through at all; connections stay.
@@ -76,6 +83,11 @@ pub(crate) struct Node {
     /// Local ports that others use.
     pub(crate) taken: BTreeSet<u16>,
     linked: BTreeSet<AttemptId>,
+    /// What it was told beside its attempts.
+    pub(crate) targets: Vec<Option<Targets>>,
+    pub(crate) offers: Vec<(PeerName, Vec<RelayOffer>)>,
+    pub(crate) restricted: Vec<(PeerName, Targets, bool)>,
+    pub(crate) secrets: Option<RelaySecrets>,
 }
 
 /// A connection, as both sides know it: an agent's, or the test's own.
@@ -92,6 +104,7 @@ enum Event {
     AgentClosed(usize, ConnId, String),
     Listener(usize, String, Result<SocketAddr, String>),
     Linked(usize, PeerName),
+    RelayChecked(u64, Result<Duration, String>),
 }
 
 /// An agent's configuration, in a few words.
@@ -106,6 +119,7 @@ pub(crate) struct Setup {
     pub(crate) peer_pins: Vec<(&'static str, PublicKey)>,
     pub(crate) pins: Option<Vec<u8>>,
     pub(crate) address: &'static str,
+    pub(crate) relay: Option<RelayReport>,
 }
 
 impl Setup {
@@ -121,6 +135,7 @@ impl Setup {
             peer_pins: Vec::new(),
             pins: None,
             address: "198.51.100.7",
+            relay: None,
         }
     }
 
@@ -146,9 +161,9 @@ impl Setup {
             server_address: "server:27183".to_owned(),
             tls: true,
             relay: crate::status::RelayStatus {
-                enabled: false,
-                super_relay: false,
-                port: 0,
+                enabled: self.relay.is_some(),
+                super_relay: self.relay.is_some_and(|relay| relay.super_relay),
+                port: self.relay.map_or(0, |relay| relay.port),
                 reachable: false,
                 reason: None,
                 sessions: 0,
@@ -179,9 +194,13 @@ impl World {
             identity: identity(200),
             users: BTreeMap::from([(UserName::default(), token("12345678"))]),
             state: None,
+            shares: None,
+            secrets: None,
             nodes: Vec::new(),
             admin: BTreeMap::new(),
             trusted: BTreeSet::new(),
+            relays: BTreeMap::new(),
+            checked: Vec::new(),
             links: true,
             carrying: true,
             queue: BTreeMap::new(),
@@ -197,7 +216,12 @@ impl World {
     pub(crate) fn start_server(&mut self) {
         let config = ServerConfig::new(self.users.clone(), self.identity.clone(), "0.1.0");
         let (seed, unix) = (self.rng.bytes(), self.unix());
-        let server = Server::new(config, self.state.as_deref(), seed, self.now, unix).unwrap();
+        let saved = Saved {
+            nodes: self.state.as_deref(),
+            shares: self.shares.as_deref(),
+            secrets: self.secrets.as_deref(),
+        };
+        let server = Server::new(config, saved, seed, self.now, unix).unwrap();
         self.server = Some(server);
     }
 
@@ -229,6 +253,10 @@ impl World {
             listening: BTreeSet::new(),
             taken: BTreeSet::new(),
             linked: BTreeSet::new(),
+            targets: Vec::new(),
+            offers: Vec::new(),
+            restricted: Vec::new(),
+            secrets: None,
         });
         let index = self.nodes.len() - 1;
         let address = self.nodes[index].address;
@@ -311,11 +339,21 @@ impl World {
     pub(crate) fn log_in_raw(
         &mut self,
         from: &str,
+        who: (&str, u8, &str),
+    ) -> Result<(ConnId, SecureChannel), String> {
+        self.log_in_raw_as(from, UserName::default().as_str(), who)
+    }
+
+    /// The same as a node of that user.
+    pub(crate) fn log_in_raw_as(
+        &mut self,
+        from: &str,
+        user: &str,
         (node, key, given): (&str, u8, &str),
     ) -> Result<(ConnId, SecureChannel), String> {
         let conn = self.connect_raw(from);
         let identity = identity(key);
-        let (user, node) = (UserName::default(), node.parse().unwrap());
+        let (user, node) = (user.parse().unwrap(), node.parse().unwrap());
         let (login, hello) = ClientLogin::start(user, node, &identity, &token(given), None, &mut self.rng);
         let answer = self.send_raw(conn, &hello).received.pop().ok_or("turned away")?;
         let (proof, message) = login.challenge(&answer, &identity).map_err(|error| error.to_string())?;
@@ -438,9 +476,15 @@ impl World {
             Event::Listener(node, name, result) => {
                 self.tell(node, AgentInput::Forward { name: &name, result });
             }
+            Event::RelayChecked(check, result) => {
+                self.tell_server(ServerInput::RelayChecked { check, result });
+            }
             Event::Linked(node, peer) => {
                 let (rung, remote) = (Rung::TcpDirect, ([192, 0, 2, 1], 4000).into());
-                self.tell(node, AgentInput::Session { peer: &peer, event: SessionNews::Up { rung, remote } });
+                self.tell(
+                    node,
+                    AgentInput::Session { peer: &peer, event: SessionNews::Up { rung, remote, via: None } },
+                );
                 let attempt = self.latest_attempt(node, &peer);
                 let done = SessionNews::AttemptDone { attempt, outcomes: vec![outcome(Verdict::Connected)] };
                 self.tell(node, AgentInput::Session { peer: &peer, event: done });
@@ -501,11 +545,17 @@ impl World {
             AgentAction::Unlisten { name } => {
                 assert!(self.nodes[node].listening.remove(&name), "{name} does not listen");
             }
-            AgentAction::Attempt { peer, key, attempt } => {
+            AgentAction::Attempt { peer, key, attempt, targets } => {
+                self.nodes[node].targets.push(targets);
                 self.nodes[node].attempts.push((self.now, peer, key, attempt));
             }
             AgentAction::Unreachable { peer, reason } => self.nodes[node].unreachable.push((peer, reason)),
             AgentAction::Save { content, .. } => self.nodes[node].pins = Some(content),
+            AgentAction::Offers { peer, offers, .. } => self.nodes[node].offers.push((peer, offers)),
+            AgentAction::Restrict { peer, targets, end } => {
+                self.nodes[node].restricted.push((peer, targets, end));
+            }
+            AgentAction::RelaySecrets(secrets) => self.nodes[node].secrets = Some(secrets),
             AgentAction::Exit(exit) => self.nodes[node].exit = Some(exit),
         }
     }
@@ -527,7 +577,15 @@ impl World {
                 self.cut_from_server(conn, reason);
             }
             ServerAction::Trust { conn } => assert!(self.trusted.insert(conn), "trusted twice"),
+            ServerAction::Save { name: SHARES_FILE, content } => self.shares = Some(content),
+            ServerAction::Save { name: SECRETS_FILE, content } => self.secrets = Some(content),
             ServerAction::Save { content, .. } => self.state = Some(content),
+            ServerAction::CheckRelay { check, to, key } => {
+                self.checked.push(to);
+                let answers = self.relays.get(&to).is_some_and(|answering| *answering == key);
+                let result = if answers { Ok(DELAY * 2) } else { Err("connection refused".to_owned()) };
+                self.at(self.now + DELAY, Event::RelayChecked(check, result));
+            }
             ServerAction::AdminReply { id, reply } => {
                 assert!(self.admin.insert(id, reply).is_none(), "answered twice");
             }
@@ -548,7 +606,7 @@ impl World {
         for one in 0..self.nodes.len() {
             for (_, peer, peer_key, attempt) in self.nodes[one].attempts.clone() {
                 // The latest of that name: nodes are started again in place of others.
-                let other = self.nodes.iter().rposition(|node| node.name == peer.to_string());
+                let other = self.nodes.iter().rposition(|node| node.name == peer.node.as_str());
                 let Some(other) = other.filter(|_| !self.nodes[one].linked.contains(&attempt.id)) else {
                     continue;
                 };

@@ -63,7 +63,7 @@ fn server(net: &TokioNet, store: &dyn Store) -> Server {
     let (sender, events) = mpsc::channel(64);
     let (client, admin) = AdminClient::new();
     let online = Arc::new(AtomicUsize::new(3));
-    Server { front: serve(net, listener, config, sender, client, online).unwrap(), events, admin }
+    Server { front: serve(net, listener, config, sender, client, online, None).unwrap(), events, admin }
 }
 
 /// What a blocking client of another making gets.

@@ -181,7 +181,7 @@ impl State {
     fn through_gateway(&mut self, id: GatewayId, side: Side, mut packet: Packet) {
         let now = self.now();
         let place = Place::Gateway(id);
-        let Some(hops) = packet.hops.checked_sub(1) else {
+        let Some(hops) = packet.hops.checked_sub(1).filter(|hops| *hops > 0) else {
             return self.dropped(place, &packet, DropCause::HopLimit);
         };
         packet.hops = hops;

@@ -27,7 +27,7 @@ use inp2p_core::status::{ForwardStatus, Status};
 use inp2p_core::tunnel::{Allow, ForwardRule};
 use inp2p_driver::agent::AgentHandle;
 use inp2p_driver::net::Net;
-use inp2p_driver::setup::{AgentSetup, RelaySetup, ServerSetup, ciphers};
+use inp2p_driver::setup::{AgentSetup, RelaySetup, ServerRelay, ServerSetup, ciphers};
 
 use crate::client::relay_status;
 use crate::failure::Failure;
@@ -164,6 +164,7 @@ fn server_setup(users: BTreeMap<UserName, Token>) -> ServerSetup {
         stun_udp: [0, 0],
         stun_tcp: [0, 0],
         stun_ip2: None,
+        relay: Some(ServerRelay::default()),
         trusted_proxies: Vec::new(),
         tls: None,
         software: VERSION,

@@ -90,10 +90,21 @@ impl Lab {
 
     /// A server that knows the token and listens on these: signalling, UDP STUN, TCP STUN.
     pub(crate) fn server_on(&self, ports: [SocketAddr; 5]) -> Server {
+        self.server_with(ports, &["-token", TOKEN])
+    }
+
+    /// A server on loopback with these arguments, its users' tokens among them.
+    pub(crate) fn server_of(&self, arguments: &[&str]) -> Server {
+        let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+        self.server_with([any; 5], arguments)
+    }
+
+    /// The same on those ports.
+    pub(crate) fn server_with(&self, ports: [SocketAddr; 5], arguments: &[&str]) -> Server {
         let [ws, udp1, udp2, tcp1, tcp2] = ports.map(|address| address.port().to_string());
         let data = self.path("server").display().to_string();
-        let mut command =
-            self.inp2ps(&["-token", TOKEN, "-bind", "127.0.0.1", "-data", &data, "-ws-port", &ws]);
+        let mut command = self.inp2ps(&["-bind", "127.0.0.1", "-data", &data, "-ws-port", &ws]);
+        command.args(arguments);
         command.args(["-stun-udp1", &udp1, "-stun-udp2", &udp2, "-stun-tcp1", &tcp1, "-stun-tcp2", &tcp2]);
         let program = Program::start("inp2ps", command);
         let line = program.wait_for_log("inp2ps listens");
@@ -134,6 +145,24 @@ impl Server {
     /// Where it takes signalling and REST.
     pub(crate) fn ws(&self) -> SocketAddr {
         self.ports[0]
+    }
+
+    /// A REST call with the admin's key: the status and the body.
+    pub(crate) fn rest(&self, lab: &Lab, method: &str, path: &str, body: &str) -> (u16, String) {
+        let key = fs::read_to_string(lab.path("server").join("admin.key")).unwrap();
+        let mut stream = connect(self.ws());
+        write!(
+            stream,
+            "{method} /api/v1{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            key.trim(),
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("no HTTP: {answer}")), self::body(&answer).to_owned())
     }
 
     /// All its addresses, for one that takes its place.

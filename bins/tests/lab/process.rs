@@ -102,6 +102,15 @@ impl Program {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// The processor time that its threads have used, in user space and in the kernel.
+    pub(crate) fn processor_seconds(&self) -> f64 {
+        let stat = self.proc("stat");
+        // The name in parentheses may hold anything; user and system time are the 12th and 13th field behind it.
+        let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+        let ticks: f64 = fields.skip(11).take(2).map(|field| field.parse::<f64>().unwrap()).sum();
+        ticks / rustix::param::clock_ticks_per_second() as f64
+    }
+
     /// How many descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()

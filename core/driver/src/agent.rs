@@ -408,14 +408,24 @@ impl<N: Net> Control<N> {
                         self.closing.extend(forward.ended);
                     }
                 }
-                Action::Attempt { peer, key, attempt } => {
+                Action::Attempt { peer, key, attempt, targets } => {
                     if let Some(commands) = self.session(&peer) {
                         let id = attempt.id;
                         // The session first: it must know of the attempt before a connection comes to it.
-                        self.command(&peer, Command::Attempt { key, attempt });
+                        self.command(&peer, Command::Attempt { key, attempt, targets });
                         self.registry.add(id, &commands);
                     }
                 }
+                Action::Offers { peer, attempt, offers } => {
+                    self.command(&peer, Command::Offers { attempt, offers });
+                }
+                Action::Restrict { peer, targets, end } => {
+                    self.command(&peer, Command::Restrict { targets, end });
+                    if end {
+                        self.sessions.remove(&peer);
+                    }
+                }
+                Action::RelaySecrets(_) => {}
                 Action::Unreachable { peer, reason } => self.command(&peer, Command::Unreachable(reason)),
                 Action::Save { name, content } => {
                     if let Err(error) = self.store.save(name, &content) {

@@ -6,12 +6,14 @@
 
 pub mod agent;
 pub mod compat;
+pub mod conduit;
 mod exact;
 mod forward;
 mod meter;
 pub mod net;
 pub mod os;
 mod peers;
+pub mod relay;
 pub mod server;
 mod session;
 pub mod setup;

@@ -13,6 +13,8 @@ use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::conduit::Conduit;
+
 /// A network, a clock and a place to run tasks.
 pub trait Net: Clone + Send + Sync + 'static {
     /// A UDP socket.
@@ -82,6 +84,9 @@ pub struct TcpConfig {
     /// Whether the connection carries a link: unsent bytes in the kernel are bounded
     /// ([`LINK_UNSENT_BYTES`]), so that a bulk copy does not delay a terminal.
     pub link: bool,
+    /// How many hops its packets may go ([`Net::connect`] only); none for the system's usual number. With a few
+    /// they open the NATs near by and get no further.
+    pub hops: Option<u8>,
 }
 
 /// How much of a link's data the kernel may hold unsent: enough for one wake-up of the sender at 10 Gbit/s,
@@ -182,6 +187,28 @@ pub trait StreamIo: Send + Unpin + 'static {
 
     /// Writes a part of `bufs`.
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+
+    /// A conduit for bytes that come from a stream of this kind and go to another one: where the system can
+    /// move them by itself, one in which it does.
+    fn conduit() -> Conduit {
+        Conduit::copying()
+    }
+
+    /// Moves up to `limit` bytes of this stream into `conduit`, which must be empty and of this kind of
+    /// stream; `Ok(0)` is the other side's end of stream.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        conduit: &mut Conduit,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        conduit.copy_from(self, cx, limit)
+    }
+
+    /// Moves a part of what `conduit` holds into this stream.
+    fn poll_drain(&mut self, cx: &mut Context<'_>, conduit: &mut Conduit) -> Poll<io::Result<usize>> {
+        conduit.copy_into(self, cx)
+    }
 
     /// Ends the sending direction (FIN); the other one goes on.
     fn shutdown(&mut self) -> io::Result<()>;

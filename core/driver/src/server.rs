@@ -8,17 +8,21 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_channel::{mpsc, oneshot};
 use futures_util::StreamExt as _;
 use inp2p_core::auth::Identity;
-use inp2p_core::ids::ConnId;
+use inp2p_core::ids::{ConnId, PublicKey};
+use inp2p_core::relay::pairing::Limits;
 use inp2p_core::server::io::{Action, AdminError, AdminReply, Input};
-use inp2p_core::server::{STATE_FILE, Server, ServerConfig};
+use inp2p_core::server::{SECRETS_FILE, SHARES_FILE, STATE_FILE, Saved, Server, ServerConfig};
 use inp2p_core::stun::proof::ProofKey;
+use inp2p_core::time::WallClock;
 use tracing::{error, info, warn};
 
 use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
+use crate::relay::{self, Relay};
 use crate::setup::{Ports, ServerSetup, StartError};
 use crate::stun;
 use crate::web::{self, AdminCall, AdminClient, AdminKey, Front, FrontConfig, FrontEvent, Outbox, tls};
@@ -80,11 +84,24 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
             .map_err(|error| StartError::Config(error.to_string()))?,
         trusted_proxies: setup.trusted_proxies,
     };
-    let saved =
-        store.load(STATE_FILE).map_err(|error| StartError::Config(format!("{STATE_FILE}: {error}")))?;
-    let config = ServerConfig::new(setup.users, identity, setup.software);
-    let server = Server::new(config, saved.as_deref(), net.seed(), net.now(), net.unix_now())
+    let load =
+        |file: &'static str| store.load(file).map_err(|error| StartError::Config(format!("{file}: {error}")));
+    let [nodes, shares, secrets] = [load(STATE_FILE)?, load(SHARES_FILE)?, load(SECRETS_FILE)?];
+    let saved = Saved { nodes: nodes.as_deref(), shares: shares.as_deref(), secrets: secrets.as_deref() };
+    let (now, unix) = (net.now(), net.unix_now());
+    let relay = setup
+        .relay
+        .map(|relay| Relay::new(net.clone(), identity.clone(), Limits::SERVER, relay.bandwidth_mbps.into()));
+    let mut config = ServerConfig::new(setup.users, identity, setup.software);
+    config.relay = relay.is_some();
+    let server = Server::new(config, saved, net.seed(), now, unix)
         .map_err(|error| StartError::Config(error.to_string()))?;
+    if let (Some(relay), Some(tickets)) = (&relay, server.relay_tickets()) {
+        relay.gate(|gate| {
+            gate.set_clock(WallClock::new(now, unix));
+            gate.set_ticket_key(now, tickets.clone());
+        });
+    }
 
     // All ports first: a server that lacks one does not start at all.
     let bind = |port| bind_address(setup.bind, port);
@@ -94,8 +111,9 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
     let (events_in, events) = mpsc::channel(EVENTS);
     let (admin, calls) = AdminClient::new();
     let online = Arc::new(AtomicUsize::new(0));
-    let front = web::serve(&net, listener, front_config, events_in, admin, Arc::clone(&online))
-        .map_err(|error| StartError::Failed(error.to_string()))?;
+    let front =
+        web::serve(&net, listener, front_config, events_in, admin, Arc::clone(&online), relay.clone())
+            .map_err(|error| StartError::Failed(error.to_string()))?;
     let StunPorts { udp, tcp, stun_udp, stun_tcp, addresses } = stun;
     let ports = Ports { ws: front.local_addr(), stun_udp, stun_tcp };
     let proofs = ProofKey::new(net.seed());
@@ -108,6 +126,7 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
         net.spawn("stun tcp", stun::tcp(net.clone(), listener, place, proofs.clone(), stop));
     }
 
+    let (checked_in, checked) = mpsc::unbounded();
     let (stop, stopped) = mpsc::unbounded();
     let (end, ended) = oneshot::channel();
     let control = Control {
@@ -116,11 +135,14 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
         server,
         store,
         online,
+        relay,
         events,
         calls,
         asked: BTreeMap::new(),
         next_ask: 0,
         outboxes: BTreeMap::new(),
+        checked_in,
+        checked,
         stopped,
         _front: front,
         _guards: guards,
@@ -132,18 +154,25 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
     Ok(ServerHandle { ports, stop, ended })
 }
 
+/// What came of a look at a relay.
+type Checked = (u64, Result<Duration, String>);
+
 struct Control<N: Net> {
     net: N,
     timer: N::Timer,
     server: Server,
     store: Arc<dyn Store>,
     online: Arc<AtomicUsize>,
+    relay: Option<Relay<N>>,
     events: mpsc::Receiver<FrontEvent>,
     calls: mpsc::Receiver<AdminCall>,
     /// REST calls that the machine has yet to answer. It answers all, each within its deadline.
     asked: BTreeMap<u64, oneshot::Sender<Result<AdminReply, AdminError>>>,
     next_ask: u64,
     outboxes: BTreeMap<ConnId, Outbox>,
+    /// What came of looks at relays; the machine has few under way at a time.
+    checked_in: mpsc::UnboundedSender<Checked>,
+    checked: mpsc::UnboundedReceiver<Checked>,
     stopped: mpsc::UnboundedReceiver<()>,
     _front: Front,
     _guards: Vec<oneshot::Sender<()>>,
@@ -175,10 +204,17 @@ impl<N: Net> Control<N> {
                 worked = true;
                 self.event(now, event);
             }
+            if let Poll::Ready(Some((check, result))) = self.checked.poll_next_unpin(cx) {
+                worked = true;
+                self.server.handle(now, Input::RelayChecked { check, result });
+            }
             if let Poll::Ready(Some((request, answer))) = self.calls.poll_next_unpin(cx) {
                 worked = true;
                 self.next_ask += 1;
                 self.asked.insert(self.next_ask, answer);
+                if let Some(relay) = &self.relay {
+                    self.server.handle(now, Input::RelayLoad(relay.load()));
+                }
                 self.server.handle(now, Input::Admin { id: self.next_ask, request });
             }
             let deadline = self.server.deadline().map(|(deadline, _)| deadline);
@@ -215,6 +251,16 @@ impl<N: Net> Control<N> {
         }
     }
 
+    /// Looks at a relay from outside, in a task of its own.
+    fn check_relay(&self, check: u64, to: SocketAddr, key: PublicKey) {
+        let (net, checked) = (self.net.clone(), self.checked_in.clone());
+        self.net.spawn("relay check", async move {
+            let result = relay::check(&net, to, key).await;
+            // A server that has stopped does not ask any more.
+            let _ = checked.unbounded_send((check, result));
+        });
+    }
+
     fn act(&mut self) {
         while let Some(action) = self.server.poll_action() {
             match action {
@@ -239,6 +285,7 @@ impl<N: Net> Control<N> {
                         error!(%error, file = name, "cannot save; the server goes on from memory");
                     }
                 }
+                Action::CheckRelay { check, to, key } => self.check_relay(check, to, key),
                 Action::AdminReply { id, reply } => {
                     if let Some(answer) = self.asked.remove(&id) {
                         // Whoever asked may have gone.

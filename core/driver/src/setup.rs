@@ -56,6 +56,13 @@ pub struct RelaySetup {
     pub bandwidth_mbps: u32,
 }
 
+/// The server's service as a relay, on its signalling port.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServerRelay {
+    /// The bandwidth shared by those it relays for, in Mbit/s; 0 for no limit.
+    pub bandwidth_mbps: u32,
+}
+
 /// A server.
 pub struct ServerSetup {
     /// Who may log in.
@@ -70,6 +77,8 @@ pub struct ServerSetup {
     pub stun_tcp: [u16; 2],
     /// A second address of this host, for the full test of RFC 5780.
     pub stun_ip2: Option<IpAddr>,
+    /// Its service as the last relay; none for none.
+    pub relay: Option<ServerRelay>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Cidr>,
     /// PEM certificate chain and key; none for a self-signed one, kept in the store.

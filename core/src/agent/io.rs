@@ -2,11 +2,14 @@
 //! and replayed.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::ids::{AttemptId, ConnId, PeerName, PublicKey};
 use crate::path::{Outcome, Rung};
+use crate::relay::RelayOffer;
 use crate::session::Attempt;
 use crate::tunnel::ForwardRule;
+use crate::wire::message::{RelayLoad, RelaySecrets, Targets};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ pub enum Input<'a> {
         /// What.
         event: SessionNews,
     },
+    /// How busy the node's own relay is, now and then; its `mbps` is passed over.
+    RelayLoad(RelayLoad),
     /// What became of a forward's listener ([`Action::Listen`]).
     Forward {
         /// Its name.
@@ -69,6 +74,27 @@ pub enum SessionNews {
         rung: Rung,
         /// The address at its other end.
         remote: SocketAddr,
+        /// The relay that it goes through; none for a link that needs none.
+        via: Option<Via>,
+    },
+    /// How long a relay takes to answer.
+    RelayRtt {
+        /// Its identity.
+        relay: PublicKey,
+        /// The round trip.
+        rtt: Duration,
+    },
+    /// A relay that was offered turned out to be of no use.
+    RelayFailed {
+        /// Its identity.
+        relay: PublicKey,
+        /// Why.
+        reason: String,
+    },
+    /// The relays of a running attempt are used up, or a permission was too old: others are wanted.
+    RelaysWanted {
+        /// Which attempt.
+        attempt: AttemptId,
     },
     /// The last link is gone. Streams are kept for a while.
     Down {
@@ -82,6 +108,22 @@ pub enum SessionNews {
         /// What became of each rung.
         outcomes: Vec<Outcome>,
     },
+}
+
+/// The relay that a link goes through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Via {
+    /// Its identity.
+    pub relay: PublicKey,
+    /// Its node's name as this node has it; none for the server.
+    pub name: Option<PeerName>,
+}
+
+impl Via {
+    /// As `status` shows it.
+    pub fn shown(&self) -> String {
+        self.name.as_ref().map_or_else(|| "server".to_owned(), PeerName::to_string)
+    }
 }
 
 /// What the driver has to do.
@@ -126,7 +168,30 @@ pub enum Action {
         key: PublicKey,
         /// What to try.
         attempt: Attempt,
+        /// All that the peer may open here, beside what the node's own policy allows; none for a node of the
+        /// own user, for whom only that policy counts.
+        targets: Option<Targets>,
     },
+    /// More relays for an attempt that the session has.
+    Offers {
+        /// The peer.
+        peer: PeerName,
+        /// The attempt.
+        attempt: AttemptId,
+        /// The relays, the best first.
+        offers: Vec<RelayOffer>,
+    },
+    /// What a peer of another user may open here has changed: streams to other targets are reset at once.
+    Restrict {
+        /// The peer.
+        peer: PeerName,
+        /// All that it may open from now on.
+        targets: Targets,
+        /// Whether the session is to end, since neither side has anything to open at the other any more.
+        end: bool,
+    },
+    /// These secrets hold from now on: for the node's own relay, and for what it shows to others.
+    RelaySecrets(RelaySecrets),
     /// An attempt could not even begin; streams that have yet to be opened at the peer end with this reason.
     /// Those that were open there wait on for a link, as long as the session lets them.
     Unreachable {

@@ -24,6 +24,7 @@ mod online;
 mod peer;
 mod peers;
 mod pins;
+mod relay;
 mod requests;
 mod signal;
 mod view;
@@ -42,13 +43,13 @@ use signal::{Event, Signal};
 
 use crate::due::earlier;
 use crate::ids::PeerName;
-use crate::path::{Candidate, Outcome};
+use crate::path::{Candidate, Outcome, RungSet};
 use crate::rng::Rng;
 use crate::time::WallClock;
 use crate::wire::Envelope;
 use crate::wire::message::{
-    AttemptReport, Code, Connect, ConnectReply, MAX_OUTCOMES, MAX_PEERS, PushForwardReply, Refused, Report,
-    ReportReply, Request,
+    AttemptReport, Code, Connect, ConnectReply, MAX_OUTCOMES, MAX_PEERS, PushForwardReply, Refused,
+    RelayNodeReq, Report, ReportReply, Request,
 };
 
 /// The agent.
@@ -60,6 +61,7 @@ pub struct Agent {
     peers: peers::Peers,
     forwards: Forwards,
     pins: pins::Pins,
+    relaying: relay::Relaying,
     report: Reporting,
     counters: Counters,
     actions: VecDeque<Action>,
@@ -123,6 +125,7 @@ impl Agent {
             peers: peers::Peers::new(rng.fork("peers")),
             forwards: Forwards::new(rules, config.push, node, user)?,
             pins: pins::Pins::load(pins)?,
+            relaying: relay::Relaying::new(config.relay.clone()),
             report: Reporting::default(),
             counters: Counters::default(),
             actions: VecDeque::new(),
@@ -164,6 +167,7 @@ impl Agent {
                 self.signalled(now, event);
             }
             Input::Session { peer, event } => self.session(now, peer, event),
+            Input::RelayLoad(load) => self.relay_load(load),
             Input::Forward { name, result } => self.listener(now, name, result),
             Input::Tick => {}
             Input::Shutdown => {
@@ -221,7 +225,8 @@ impl Agent {
         if news == News::Changed {
             tracing::debug!(addresses = addresses.len(), "the addresses of this host have changed");
             self.signal.network_changed(now, &mut self.actions);
-            self.peers.each(|_, peer, _| peer.news(now));
+            self.relaying.network_changed();
+            self.peers.each(|_, peer, _| peer.network_changed(now));
         }
     }
 
@@ -238,6 +243,7 @@ impl Agent {
             }
             Some(Event::Lost) => {
                 self.report = Reporting::default();
+                self.relaying.signal_lost();
                 self.peers.each(|_, peer, _| peer.signal_lost());
             }
             Some(Event::Refused(text)) => self.exit(Exit::Refused(text)),
@@ -282,9 +288,14 @@ impl Agent {
 
     fn wish(&mut self, now: Instant, name: PeerName) -> bool {
         let Some((peer, _)) = self.peers.known(&name) else { return false };
+        let rungs = peer.wished_rungs(self.config.rungs);
+        if rungs == RungSet::NONE {
+            peer.content();
+            return true;
+        }
         peer.asking(now);
-        let candidates = self.candidates();
-        let wish = Connect { peer: name.clone(), candidates, rungs: self.config.rungs };
+        let (candidates, exclude) = (self.candidates(), self.relaying.excluded(now));
+        let wish = Connect { peer: name.clone(), candidates, rungs, exclude };
         self.signal.ask(now, Asked::Connect(name), &wish, &mut self.actions)
     }
 
@@ -308,6 +319,7 @@ impl Agent {
             candidates: self.candidates(),
             rungs: self.config.rungs,
             peers,
+            relay: self.relaying.report(),
         };
         if self.signal.ask(now, Asked::Report, &report, &mut self.actions) {
             self.report.due = None;
@@ -339,6 +351,10 @@ impl Agent {
                     }
                 }
             }
+            Asked::Relays(peer, attempt) => {
+                let reply = self.read_reply::<RelayNodeReq>(answer);
+                self.relays(peer, attempt, reply);
+            }
             // Nothing hangs on these.
             Asked::AttemptReport(_) | Asked::Heartbeat | Asked::Goodbye => {}
         }
@@ -355,7 +371,11 @@ impl Agent {
         self.report.under_way = false;
         self.report.answered = true;
         let online = match reply {
-            Ok(reply) => reply.online,
+            Ok(reply) => {
+                self.relay_secrets(reply.keys);
+                self.shares(reply.shares);
+                reply.online
+            }
             Err(refused) => {
                 tracing::debug!(code = ?refused.code, %refused, "report refused");
                 self.report.due.get_or_insert(now + REPORT_RETRY);
@@ -388,10 +408,10 @@ impl Agent {
         let Some((peer, rng)) = self.peers.enter(name) else { return };
         match event {
             SessionNews::Wanted => peer.wanted(now),
-            SessionNews::Up { rung, remote } => {
+            SessionNews::Up { rung, remote, via } => {
                 tracing::info!(peer = %name, %rung, "link up");
                 self.counters.links += 1;
-                peer.up(Link { rung, remote });
+                peer.up(now, Link { rung, remote, via }, rng);
                 // It has proven the key now.
                 let pin = peer.key().and_then(|key| self.pins.pin_peer(name, key));
                 if let Some(content) = pin {
@@ -400,12 +420,22 @@ impl Agent {
             }
             SessionNews::Down { reason } => {
                 tracing::info!(peer = %name, reason, "link down");
-                peer.down(reason);
+                if let Some(via) = peer.down(reason).filter(|via| via.name.is_some()) {
+                    self.relaying.died(now, via.relay);
+                }
             }
+            SessionNews::RelayRtt { relay, rtt } => self.relaying.measured(relay, rtt),
+            SessionNews::RelayFailed { relay, reason } => {
+                tracing::debug!(peer = %name, %relay, reason, "relay of no use");
+                if relay != self.signal.server().unwrap_or(relay) {
+                    self.relaying.died(now, relay);
+                }
+            }
+            SessionNews::RelaysWanted { attempt } => self.relays_wanted(now, name.clone(), attempt),
             SessionNews::AttemptDone { attempt, outcomes } => {
                 let outcomes: Vec<Outcome> = outcomes.into_iter().take(MAX_OUTCOMES).collect();
                 peer.done(now, attempt, outcomes.clone(), rng);
-                let report = AttemptReport { attempt, outcomes };
+                let report = AttemptReport { attempt, outcomes, rtts: self.relaying.rtts() };
                 self.signal.ask(now, Asked::AttemptReport(attempt), &report, &mut self.actions);
             }
         }

@@ -9,7 +9,7 @@ use crate::auth::SecureChannel;
 use crate::auth::login::PROOF_REQUEST;
 use crate::due::{Due, earlier};
 use crate::ids::{AttemptId, ConnId, PeerName};
-use crate::wire::message::{Heartbeat, Message, Request};
+use crate::wire::message::{Heartbeat, Message, RelayLoad, Request};
 use crate::wire::{Envelope, MAX_SEALED, encode};
 
 /// The connection.
@@ -27,6 +27,11 @@ pub(super) struct Online {
     asked: BTreeMap<u32, (Instant, Asked)>,
     due: Due<u32>,
     last_request: u32,
+    /// The round trip of the last heartbeat.
+    rtt: Option<Duration>,
+    /// How busy the node's own relay is, and what it had carried at the heartbeat before.
+    load: Option<RelayLoad>,
+    carried: (Instant, u64),
 }
 
 /// What was asked of the server.
@@ -38,6 +43,8 @@ pub(super) enum Asked {
     Report,
     /// To bring this node together with that one.
     Connect(PeerName),
+    /// For relays of an attempt with that node.
+    Relays(PeerName, AttemptId),
     /// To take note of how an attempt went.
     AttemptReport(AttemptId),
     /// To let it go.
@@ -65,6 +72,9 @@ impl Online {
             asked: BTreeMap::new(),
             due: Due::default(),
             last_request: PROOF_REQUEST,
+            rtt: None,
+            load: None,
+            carried: (now, 0),
         }
     }
 
@@ -93,8 +103,31 @@ impl Online {
     pub(super) fn beat(&mut self, now: Instant, out: &mut VecDeque<Action>) {
         if self.heartbeat <= now {
             self.heartbeat = now + self.period;
-            self.ask(now, Asked::Heartbeat, &Heartbeat {}, out);
+            let rtt_ms = self.rtt.map(|rtt| u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX));
+            let relay = self.load.map(|load| RelayLoad { mbps: self.pace(now, load.bytes), ..load });
+            self.ask(now, Asked::Heartbeat, &Heartbeat { rtt_ms, relay }, out);
         }
+    }
+
+    /// A heartbeat was answered.
+    pub(super) fn beaten(&mut self, sent: Instant, now: Instant) {
+        self.rtt = Some(now.saturating_duration_since(sent));
+    }
+
+    /// How busy the node's own relay is.
+    pub(super) fn load(&mut self, load: RelayLoad) {
+        if self.load.is_none() {
+            self.carried.1 = load.bytes;
+        }
+        self.load = Some(load);
+    }
+
+    /// What the relay carried since the heartbeat before, in Mbit/s.
+    fn pace(&mut self, now: Instant, bytes: u64) -> u32 {
+        let (since, before) = std::mem::replace(&mut self.carried, (now, bytes));
+        let ms = u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX);
+        let kbits = bytes.saturating_sub(before).saturating_mul(8).checked_div(ms).unwrap_or(0);
+        u32::try_from(kbits / 1000).unwrap_or(u32::MAX)
     }
 
     pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {

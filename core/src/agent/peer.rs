@@ -11,16 +11,18 @@
 //! A PunchStart leads to Running from everywhere: the other side may be the one who asked. While Waiting,
 //! news (the peer came online, the network changed, somebody wants to send) makes the next wish due at once,
 //! but never more than one a second. The link is a matter of its own: it comes and goes by what the session
-//! tells, and a link that is there stops nothing but further wishes.
+//! tells. A link that is there stops all wishes but those for a better rung than its own, which come every so
+//! often, and at once when the network changes.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::io::Via;
 use crate::ids::{AttemptId, PublicKey};
-use crate::path::{Outcome, Rung, Verdict};
+use crate::path::{Outcome, Rung, RungSet, Verdict};
 use crate::rng::Rng;
 use crate::status::PeerState;
-use crate::wire::message::{Code, Refused};
+use crate::wire::message::{Code, Refused, Targets};
 
 /// One peer.
 #[derive(Debug, Default)]
@@ -37,8 +39,22 @@ pub(super) struct Peer {
     /// The last wish.
     asked: Option<Instant>,
     pace: Pace,
+    better: Better,
     switches: u64,
     error: Option<String>,
+    /// All that the peer may open here, for one of another user.
+    targets: Option<Targets>,
+}
+
+/// When more is to be had than the link that there is.
+#[derive(Debug, Default)]
+struct Better {
+    /// When it is tried for again; none if nothing is to be had, or while an attempt runs.
+    due: Option<Instant>,
+    /// Attempts in vain since the last news.
+    failures: u32,
+    /// Whether the link itself may be dead, so that everything is to be tried.
+    doubted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -66,10 +82,11 @@ enum Why {
     LinkFollows,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Link {
     pub(super) rung: Rung,
     pub(super) remote: SocketAddr,
+    pub(super) via: Option<Via>,
 }
 
 impl Peer {
@@ -92,7 +109,9 @@ impl Peer {
     /// When the next wish is due; none while one is under way, or nothing is wanted.
     pub(super) fn wish_due(&self, now: Instant) -> Option<Instant> {
         if !self.wants() {
-            return None;
+            let idle = self.link.is_some() && matches!(self.search, Search::Idle);
+            let due = self.better.due.filter(|_| idle && self.forwarded)?;
+            return Some(self.asked.map_or(due, |asked| due.max(asked + WISH_INTERVAL)));
         }
         let at = match self.search {
             Search::Idle => now,
@@ -100,6 +119,19 @@ impl Peer {
             Search::Asking | Search::Promised { .. } | Search::Running { .. } => return None,
         };
         Some(self.asked.map_or(at, |asked| at.max(asked + WISH_INTERVAL)))
+    }
+
+    /// The rungs to wish for, of those that may be used: with a link only better ones, unless that is in doubt.
+    pub(super) fn wished_rungs(&self, allowed: RungSet) -> RungSet {
+        match &self.link {
+            Some(link) if !self.better.doubted => allowed.iter().filter(|rung| *rung < link.rung).collect(),
+            Some(_) | None => allowed,
+        }
+    }
+
+    /// Nothing better than the link is to be had.
+    pub(super) fn content(&mut self) {
+        self.better = Better::default();
     }
 
     /// Whether the server is being asked, or has yet to keep its word.
@@ -110,6 +142,8 @@ impl Peer {
     /// The server is being asked.
     pub(super) fn asking(&mut self, now: Instant) {
         self.asked = Some(now);
+        self.better.due = None;
+        self.better.doubted = false;
         self.search = Search::Asking;
     }
 
@@ -151,6 +185,7 @@ impl Peer {
         self.wished = false;
         if self.link.is_some() {
             self.search = Search::Idle;
+            self.try_for_better(now, rng);
             return;
         }
         let until = now + self.pace.next(rng);
@@ -163,11 +198,12 @@ impl Peer {
             // An older one: what it came to is history, and says nothing of the one that runs.
             return;
         }
-        self.outcomes = outcomes;
+        self.outcomes = self.merged(outcomes);
         let connected = self.outcomes.iter().any(|outcome| outcome.outcome == Verdict::Connected);
         if matches!(self.search, Search::Running { .. }) {
             if self.link.is_some() {
                 self.search = Search::Idle;
+                self.try_for_better(now, rng);
             } else if connected {
                 self.pace = Pace::default();
                 self.search = Search::Waiting { until: now + LINK_FOLLOWS, why: Why::LinkFollows };
@@ -183,7 +219,7 @@ impl Peer {
     }
 
     /// The session has a link.
-    pub(super) fn up(&mut self, link: Link) {
+    pub(super) fn up(&mut self, now: Instant, link: Link, rng: &mut Rng) {
         self.link = Some(link);
         self.switches = self.switches.saturating_add(1);
         self.wished = false;
@@ -192,12 +228,28 @@ impl Peer {
         if matches!(self.search, Search::Waiting { .. }) {
             self.search = Search::Idle;
         }
+        if matches!(self.search, Search::Idle) {
+            self.better.failures = 0;
+            self.try_for_better(now, rng);
+        }
     }
 
     /// The session's last link is gone.
-    pub(super) fn down(&mut self, reason: String) {
-        self.link = None;
+    pub(super) fn down(&mut self, reason: String) -> Option<Via> {
         self.error = Some(reason);
+        self.link.take().and_then(|link| link.via)
+    }
+
+    /// From now on the peer, which is of another user, may open these targets. Gives them back if that is a
+    /// change.
+    pub(super) fn restrict(&mut self, targets: Targets) -> Option<Targets> {
+        let before = self.targets.replace(targets.clone());
+        (before.unwrap_or_default() != targets).then_some(targets)
+    }
+
+    /// The latest attempt.
+    pub(super) fn attempt(&self) -> Option<AttemptId> {
+        self.attempt.map(|(attempt, _)| attempt)
     }
 
     /// The session has something to send and no link.
@@ -209,7 +261,25 @@ impl Peer {
     /// There is news: the next wish is due, and failures count from the start again.
     pub(super) fn news(&mut self, now: Instant) {
         self.pace = Pace::default();
+        self.better_news(now);
         self.hurry(now);
+    }
+
+    /// There may be something better than the link: it is tried for now.
+    pub(super) fn better_news(&mut self, now: Instant) {
+        self.better.failures = 0;
+        if self.better.due.is_some() {
+            self.better.due = Some(now);
+        }
+    }
+
+    /// The network has changed: the link may be dead, and others may lead to the peer.
+    pub(super) fn network_changed(&mut self, now: Instant) {
+        self.news(now);
+        if self.link.is_some() {
+            self.better.due = Some(now);
+            self.better.doubted = true;
+        }
     }
 
     /// The server says that the peer is not there. Says whether a wish was due, which now is not made.
@@ -273,8 +343,8 @@ impl Peer {
         self.attempt.map(|(_, key)| key)
     }
 
-    pub(super) fn link(&self) -> Option<Link> {
-        self.link
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
     }
 
     pub(super) fn switches(&self) -> u64 {
@@ -301,11 +371,40 @@ impl Peer {
     }
 
     fn offline(&mut self, now: Instant, reason: String, rng: &mut Rng) {
+        if self.link.is_some() {
+            return self.failed(now, reason, rng);
+        }
         self.error = Some(reason);
         self.wished = false;
         let until = now + rng.between(OFFLINE_RETRY, OFFLINE_RETRY * 5 / 4);
         self.search =
             if self.forwarded { Search::Waiting { until, why: Why::Offline } } else { Search::Idle };
+    }
+
+    /// Plans the next try for a rung better than the link's, if there is any.
+    fn try_for_better(&mut self, now: Instant, rng: &mut Rng) {
+        if self.better.doubted {
+            return;
+        }
+        if !self.link.as_ref().is_some_and(|link| link.rung.is_relay()) {
+            self.better.due = None;
+            return;
+        }
+        let (first, last) = BETTER_THAN_RELAY;
+        let wait = first.saturating_mul(1 << self.better.failures.min(MAX_DOUBLINGS)).min(last);
+        self.better.failures = self.better.failures.saturating_add(1);
+        // Each of many pairs that lost a relay together has its own pace.
+        self.better.due = Some(now + rng.between(wait * 3 / 4, wait));
+    }
+
+    /// The outcomes of the latest attempt, and of those rungs that it was not to try what is known already.
+    fn merged(&self, new: Vec<Outcome>) -> Vec<Outcome> {
+        let known = |new: &Outcome| {
+            let known = self.outcomes.iter().find(|old| old.rung == new.rung)?;
+            let untried = new.outcome == Verdict::Skipped && known.outcome != Verdict::Skipped;
+            (untried && self.link.is_some()).then(|| known.clone())
+        };
+        new.into_iter().map(|new| known(&new).unwrap_or(new)).collect()
     }
 
     fn hurry(&mut self, now: Instant) {
@@ -314,6 +413,13 @@ impl Peer {
         }
     }
 }
+
+/// How long after an attempt something better than a relay is tried for, doubled each time, and the longest such
+/// wait: with an attempt's own length a direct path is taken within a minute of its becoming possible, whether
+/// or not anything tells of that.
+const BETTER_THAN_RELAY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(40));
+/// The first doubled so often is beyond the last.
+const MAX_DOUBLINGS: u32 = 5;
 
 /// The pace of retries: 1 s, doubled each time up to 20 s, each drawn from the upper half so that two sides
 /// that fail together do not stay in step.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::forwards::{Pushed, Waiter, own};
 use super::io::Action;
-use super::{Agent, Phase};
+use super::{Agent, Phase, relay};
 use crate::ids::{ConnId, PeerName, PublicKey};
 use crate::path::RungSet;
 use crate::session::Attempt;
@@ -26,6 +26,11 @@ impl Agent {
         match envelope.kind {
             kind::PUNCH_START => self.serve(now, conn, &envelope, Self::punch_start),
             kind::PEER_ONLINE => self.serve(now, conn, &envelope, Self::peer_online),
+            kind::PUSH_RELAY_KEYS => self.serve(now, conn, &envelope, Self::push_relay_keys),
+            kind::PUSH_RELAY_CHECK => self.serve(now, conn, &envelope, Self::push_relay_check),
+            kind::PUSH_RELAY_OFFER => self.serve(now, conn, &envelope, Self::push_relay_offer),
+            kind::PUSH_RELAY_NEWS => self.serve(now, conn, &envelope, Self::push_relay_news),
+            kind::PUSH_SHARES => self.serve(now, conn, &envelope, Self::push_shares),
             kind::PUSH_FORWARD => self.push_forward(conn, &envelope),
             unknown => {
                 let text = format!("requests of kind {unknown:#06x} are not known here");
@@ -83,6 +88,8 @@ impl Agent {
             self.actions.push_back(Action::Unreachable { peer: name, reason: text.clone() });
             return Err(Refused::new(Code::NotAllowed, text));
         }
+        let targets = relay::limits(&name, start.targets);
+        peer.restrict(targets.clone().unwrap_or_default());
         if peer.start(now, start.attempt, start.key) {
             self.counters.attempts += 1;
             tracing::debug!(peer = %name, attempt = ?start.attempt, asked = start.asked, "attempt begins");
@@ -91,8 +98,9 @@ impl Agent {
                 punch_key: start.punch_key.into_array(),
                 candidates: start.candidates,
                 rungs,
+                relays: self.usable(start.attempt, start.relays),
             };
-            self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt });
+            self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt, targets });
         }
         Ok(PunchStartReply {})
     }

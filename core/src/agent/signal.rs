@@ -26,7 +26,9 @@ use crate::ids::{ConnId, PublicKey};
 use crate::rng::Rng;
 use crate::time::{Backoff, ServerClock};
 use crate::wire::Envelope;
-use crate::wire::message::{Code, Goodbye, HeartbeatReply, LoginDone, Message, Refused, Request, kind};
+use crate::wire::message::{
+    Code, Goodbye, HeartbeatReply, LoginDone, Message, Refused, RelayLoad, Request, kind,
+};
 
 /// The signalling connection.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ pub(super) struct Signal {
     opened: Option<Instant>,
     logins: u64,
     tls: bool,
+    server: Option<PublicKey>,
     /// Why the node is not logged in.
     error: Option<String>,
     /// Whether this outage has been logged.
@@ -110,6 +113,7 @@ impl Signal {
             opened: None,
             logins: 0,
             tls,
+            server: None,
             error: None,
             warned: false,
         }
@@ -161,6 +165,7 @@ impl Signal {
             State::Proof { wire, proof } => match proof.done(message) {
                 Ok((channel, done, server)) => {
                     self.logged_in(now, wire, channel, &done);
+                    self.server = Some(server);
                     Some(Event::LoggedIn(server))
                 }
                 Err(error) => self.login_failed(now, conn, &error, config, out),
@@ -206,6 +211,18 @@ impl Signal {
             State::Online(online) => online.doubt(now),
             State::Waiting { after: After::Refusal, .. } | State::Leaving(..) | State::Ended => {}
         }
+    }
+
+    /// How busy the node's own relay is, for the next heartbeat.
+    pub(super) fn load(&mut self, load: RelayLoad) {
+        if let State::Online(online) = &mut self.state {
+            online.load(load);
+        }
+    }
+
+    /// The identity of the server that the node was logged in at last.
+    pub(super) fn server(&self) -> Option<PublicKey> {
+        self.server
     }
 
     /// Asks the server something. Says whether that was possible.
@@ -448,6 +465,7 @@ impl Signal {
             (Asked::Heartbeat, _) => {
                 if let Ok(reply) = envelope.decode::<HeartbeatReply>() {
                     self.clock.observe(sent, now, Duration::from_millis(reply.server_time_ms));
+                    online.beaten(sent, now);
                 }
                 None
             }

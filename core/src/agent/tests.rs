@@ -1,6 +1,7 @@
 //! Agents and a server, joined in memory.
 
 mod alone;
+mod relay;
 
 use super::*;
 use crate::ids::AttemptId;

@@ -1,6 +1,7 @@
 //! What `status` shows of the agent.
 
 use super::Agent;
+use super::io::Via;
 use super::peer::Peer;
 use crate::ids::PeerName;
 use crate::status::{NatStatus, PeerStatus, ServerStatus, Status};
@@ -25,7 +26,7 @@ impl Agent {
             nat: NatStatus::default(),
             peers: peers.map(|(name, peer)| self.peer(name, peer)).collect(),
             forwards: self.forwards.status(),
-            relay: self.config.relay.clone(),
+            relay: self.relaying.status(),
         }
     }
 
@@ -37,7 +38,7 @@ impl Agent {
             key: key.map(|key| key.to_string()),
             state: peer.state(),
             rung: peer.link().map(|link| link.rung),
-            via: None,
+            via: peer.link().and_then(|link| link.via.as_ref()).map(Via::shown),
             remote: peer.link().map(|link| link.remote),
             rtt_ms: None,
             bytes_sent: 0,

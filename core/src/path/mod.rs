@@ -38,6 +38,11 @@ impl Rung {
         Self::ServerRelay,
     ];
 
+    /// Whether a link on it goes through a relay.
+    pub fn is_relay(self) -> bool {
+        self >= Self::PrivateRelay
+    }
+
     /// The name that flags, files and JSON use.
     pub fn as_str(self) -> &'static str {
         match self {

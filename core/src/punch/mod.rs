@@ -5,6 +5,7 @@
 //!
 //! - [`plan`] decides once an attempt what is sent where, when, and from which sockets;
 //! - [`udp`] does it: a machine that sends, listens, and says on which paths the peer was heard;
+//! - [`tcp`] does the same over TCP, by simultaneous open;
 //! - `fan` is the part of a plan that tries many ports or sockets (`spread` works it off), `aim` the schedule of one address, `ports`
 //!   the arithmetic, `why` the reasons for giving up.
 //!
@@ -16,6 +17,7 @@ mod fan;
 pub mod plan;
 mod ports;
 mod spread;
+pub mod tcp;
 pub mod udp;
 mod why;
 

@@ -120,7 +120,8 @@ impl Plan {
         if !situation.rungs.contains(Rung::UdpPunch) {
             return Way::Hopeless(Why::NotAmongRungs);
         }
-        let (v6, v4): (Vec<_>, Vec<_>) = reflexive(situation.candidates).partition(SocketAddr::is_ipv6);
+        let (v6, v4): (Vec<_>, Vec<_>) =
+            reflexive(situation.candidates, Transport::Udp).partition(SocketAddr::is_ipv6);
         for address in v6.iter().copied().take(MAX_OBSERVED) {
             let blocked = [situation.own, situation.peer].map(|report| report.udp6);
             if !blocked.into_iter().flatten().any(|side| side.blocked) {
@@ -260,8 +261,9 @@ impl Plan {
         if !situation.rungs.contains(Rung::UdpDirect) {
             return;
         }
-        let observed: Vec<IpAddr> = reflexive(situation.candidates).map(|address| address.ip()).collect();
-        let hosts = udp(situation.candidates, |kind| kind == CandidateKind::Host);
+        let observed: Vec<IpAddr> =
+            reflexive(situation.candidates, Transport::Udp).map(|address| address.ip()).collect();
+        let hosts = of_kind(situation.candidates, Transport::Udp, |kind| kind == CandidateKind::Host);
         let (mut seen, mut claimed) = (0, 0);
         for address in hosts {
             let (trust, count, most) = if observed.contains(&address.ip()) {
@@ -279,7 +281,7 @@ impl Plan {
 
 /// What is behind a NAT's choice of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mapping {
+pub(super) enum Mapping {
     /// The same port for all: the public address that is known is the one.
     One,
     /// A port a peer, by this step.
@@ -290,7 +292,7 @@ enum Mapping {
 }
 
 impl Mapping {
-    fn of(side: &Behaviour) -> Self {
+    pub(super) fn of(side: &Behaviour) -> Self {
         match (side.mapping.is, side.port_step) {
             (Dependence::EndpointIndependent, _) => Self::One,
             (Dependence::AddressDependent | Dependence::AddressAndPortDependent, Some(step)) if step != 0 => {
@@ -339,14 +341,18 @@ fn row(after: Duration, ports: Vec<SocketAddr>, harmed: bool) -> Option<Fan> {
 }
 
 /// The peer's addresses as the server saw them, each once.
-fn reflexive(candidates: &[Candidate]) -> impl Iterator<Item = SocketAddr> {
-    udp(candidates, |kind| kind != CandidateKind::Host)
+pub(super) fn reflexive(candidates: &[Candidate], transport: Transport) -> impl Iterator<Item = SocketAddr> {
+    of_kind(candidates, transport, |kind| kind != CandidateKind::Host)
 }
 
-fn udp(candidates: &[Candidate], wanted: impl Fn(CandidateKind) -> bool) -> impl Iterator<Item = SocketAddr> {
+fn of_kind(
+    candidates: &[Candidate],
+    transport: Transport,
+    wanted: impl Fn(CandidateKind) -> bool,
+) -> impl Iterator<Item = SocketAddr> {
     candidates
         .iter()
-        .filter(move |candidate| candidate.transport == Transport::Udp && wanted(candidate.kind))
+        .filter(move |candidate| candidate.transport == transport && wanted(candidate.kind))
         .map(|candidate| SocketAddr::new(candidate.address.ip().to_canonical(), candidate.address.port()))
         .filter(|address| is_host(*address))
 }

@@ -61,15 +61,18 @@ impl Spread {
         self.closed > 0 && self.pass == 0 && self.next / self.width().max(1) >= self.sockets.len()
     }
 
-    /// That socket is being opened.
+    /// It is there now.
     pub(super) fn opened(&mut self, socket: SockId) {
         self.closed = self.closed.saturating_sub(1);
         self.sockets.push(socket);
     }
 
-    /// A socket could not be opened.
-    pub(super) fn failed(&mut self, socket: SockId) {
-        self.sockets.retain(|open| *open != socket);
+    /// No further socket is to be had: it goes on with those that there are.
+    pub(super) fn no_more(&mut self) {
+        self.closed = 0;
+        if self.sockets.is_empty() {
+            self.pass = self.passes;
+        }
     }
 
     /// The next pair, and the time to live if it is not the usual one.

@@ -8,13 +8,12 @@
 //! # The loop
 //!
 //! Like all machines of the control plane: hand in an [`Input`], do every [`Action`] in order, come back
-//! with [`Input::Tick`] at the deadline. New sockets are named by the machine, in order from the first name
-//! that it was given. It is over after [`Input::Linked`] or [`Input::Stop`], and holds no new socket then but
+//! with [`Input::Tick`] at the deadline. It is over after [`Input::Linked`] or [`Input::Stop`], and holds no new socket then but
 //! the one that the link uses, which it has handed over.
 //!
 //! # What is bounded
 //!
-//! At most 200 requests a second ([`GAP`]), those of the plan in all; five to an address that the peer only
+//! At most 576 new sockets (a row and two rounds of guessing), one being opened at a time. At most 200 requests a second ([`GAP`]), those of the plan in all; five to an address that the peer only
 //! claims; [`MAX_KNOWN`] paths on which the peer was heard; [`MAX_ANSWERS`] answers a second, each as long as
 //! its request. A request that was caught and sent on from elsewhere makes that place one of those paths: it
 //! gets an answer, a few requests and [`UNPROVEN_FLIGHTS`] datagrams of a handshake, and no more, because it
@@ -52,8 +51,6 @@ pub struct Config<'a> {
     pub main4: SockId,
     /// The same for IPv6: the same socket, where one serves both.
     pub main6: SockId,
-    /// The name of the first new socket; up to [`MAX_SOCKETS`] follow.
-    pub first_new: SockId,
     /// What to do.
     pub plan: Plan,
 }
@@ -70,8 +67,8 @@ pub enum Input<'a> {
         /// What it says.
         bytes: &'a [u8],
     },
-    /// [`Action::Open`] failed.
-    OpenFailed(SockId),
+    /// What came of [`Action::Open`]: the new socket, or none if there is none to be had.
+    Opened(Option<SockId>),
     /// The attempt's link is up on this socket: all others are to be closed.
     Linked(SockId),
     /// The attempt is over.
@@ -83,8 +80,8 @@ pub enum Input<'a> {
 /// What has to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Bind a UDP socket to any port of IPv4.
-    Open(SockId),
+    /// Bind a UDP socket to any port; [`Input::Opened`] says what came of it.
+    Open,
     /// Send a probe. One that cannot be sent counts as lost.
     Send {
         /// From where.
@@ -96,7 +93,7 @@ pub enum Action {
         /// What.
         bytes: [u8; probe::LENGTH],
     },
-    /// Close a socket that [`Action::Open`] asked for.
+    /// Close a new socket.
     Close(SockId),
     /// The peer was heard on this path: the handshake may try it.
     Found {
@@ -131,7 +128,8 @@ pub struct Puncher {
     asked: VecDeque<Asked>,
     /// New sockets that are open.
     sockets: Vec<SockId>,
-    next_socket: SockId,
+    /// Whether a socket was asked for and has not come.
+    is_opening: bool,
     /// When the next request may leave.
     free: Instant,
     /// How many answers were given since when.
@@ -185,7 +183,7 @@ impl Puncher {
             heard: VecDeque::new(),
             asked: VecDeque::new(),
             sockets: Vec::new(),
-            next_socket: config.first_new,
+            is_opening: false,
             free: now,
             answered: (now, 0),
             probes: 0,
@@ -212,16 +210,11 @@ impl Puncher {
 
     /// Takes in what happened. Actions and the deadline may have changed afterwards.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
-        if self.stage == Stage::Over {
-            return;
-        }
         match input {
+            Input::Opened(socket) => self.opened(socket),
+            _ if self.stage == Stage::Over => {}
             Input::Datagram { socket, from, bytes } => {
                 self.datagram(now, UdpPath::new(socket, from), bytes);
-            }
-            Input::OpenFailed(socket) => {
-                self.sockets.retain(|open| *open != socket);
-                self.fans.iter_mut().for_each(|fan| fan.failed(socket));
             }
             Input::Linked(socket) => self.stop(Some(socket)),
             Input::Stop => self.stop(None),
@@ -322,6 +315,20 @@ impl Puncher {
         true
     }
 
+    /// A socket is there, or none is to be had. One that comes too late is closed.
+    fn opened(&mut self, socket: Option<SockId>) {
+        self.is_opening = false;
+        match (socket, self.fans.front_mut()) {
+            (Some(socket), Some(fan)) => {
+                fan.opened(socket);
+                self.sockets.push(socket);
+            }
+            (None, Some(fan)) => fan.no_more(),
+            (Some(socket), None) => self.actions.push_back(Action::Close(socket)),
+            (None, None) => {}
+        }
+    }
+
     /// There is nothing more to look for: sockets by which nothing was heard are closed.
     fn finish(&mut self) {
         self.stage = self.stage.max(Stage::Done);
@@ -361,7 +368,8 @@ impl Puncher {
     fn due(&self) -> Option<Instant> {
         let known = self.known.iter().filter_map(Known::next);
         let aims = self.aims.iter().filter_map(|aim| aim.next().map(|(at, _)| at));
-        known.chain(aims).chain(self.fans.front().map(Spread::due)).min()
+        let fan = self.fans.front().filter(|_| !self.is_opening).map(Spread::due);
+        known.chain(aims).chain(fan).min()
     }
 
     fn send_what_is_due(&mut self, now: Instant) {
@@ -369,15 +377,15 @@ impl Puncher {
             self.give_up();
         }
         while self.stage != Stage::Over && self.free <= now && self.due().is_some_and(|at| at <= now) {
-            // A burst of a few at once, and no more than 200 in any second.
-            self.free = self.free.max(now.checked_sub(BURST).unwrap_or(now)) + GAP;
-            if !self.send_one(now) {
-                return;
+            if self.send_one(now) {
+                // A burst of a few at once, and no more than 200 in any second.
+                self.free = self.free.max(now.checked_sub(BURST).unwrap_or(now)) + GAP;
             }
         }
     }
 
-    /// Sends the first of what is due. What was heard comes first, then addresses, then ports.
+    /// Sends the first of what is due; false if that had to be left for now, or was nothing. What was heard
+    /// comes first, then addresses, then ports.
     fn send_one(&mut self, now: Instant) -> bool {
         if let Some(known) = self.known.iter_mut().find(|known| known.next().is_some_and(|at| at <= now)) {
             known.sent();
@@ -393,23 +401,20 @@ impl Puncher {
             self.ask(now, path, ttl);
             return true;
         }
-        let Some(fan) = self.fans.front_mut().filter(|fan| fan.due() <= now) else { return false };
+        let Some(fan) = self.fans.front_mut().filter(|_| !self.is_opening) else { return false };
         if fan.wants_socket() {
             // Opened when its first probe leaves: so many at once would be a burst of their own.
-            let socket = self.next_socket;
-            fan.opened(socket);
-            self.sockets.push(socket);
-            self.next_socket = SockId(socket.0.wrapping_add(1));
-            self.actions.push_back(Action::Open(socket));
+            self.is_opening = true;
+            self.actions.push_back(Action::Open);
+            return false;
         }
         let aim = fan.next(now, &mut self.shuffled);
         if fan.is_over() {
             self.fans.pop_front();
         }
-        if let Some((path, ttl)) = aim {
-            self.guesses += 1;
-            self.ask(now, path, ttl);
-        }
+        let Some((path, ttl)) = aim else { return false };
+        self.guesses += 1;
+        self.ask(now, path, ttl);
         true
     }
 
@@ -444,8 +449,6 @@ impl Puncher {
     }
 }
 
-/// Sockets that one attempt opens at most: two rounds of guessing, or three rows, or a row and two rounds.
-pub const MAX_SOCKETS: u32 = 64 + 512;
 /// Paths on which the peer was heard: two families, a few interfaces, and a few ports that were hit at the
 /// same time.
 const MAX_KNOWN: usize = 8;

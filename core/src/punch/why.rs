@@ -13,6 +13,12 @@ pub enum Why {
     OwnUdpBlocked,
     /// The peer's does not.
     PeerUdpBlocked,
+    /// The server has not seen the peer's TCP.
+    NoTcpAddress,
+    /// This node's TCP does not come through.
+    OwnTcpBlocked,
+    /// The peer's does not.
+    PeerTcpBlocked,
     /// Neither NAT's ports can be told.
     BothSymmetric,
     /// No probe of the peer arrived.
@@ -24,6 +30,11 @@ pub enum Why {
     },
     /// Probes of the peer arrived, but no answer to one of this side's.
     OneWay,
+    /// No TCP connection came about.
+    NoConnection {
+        /// How many were begun.
+        dials: u32,
+    },
 }
 
 impl fmt::Display for Why {
@@ -33,6 +44,9 @@ impl fmt::Display for Why {
             Self::NoAddress => f.write_str("the server has not seen a public UDP address of the peer"),
             Self::OwnUdpBlocked => f.write_str("this node's network lets no UDP through"),
             Self::PeerUdpBlocked => f.write_str("the peer's network lets no UDP through"),
+            Self::NoTcpAddress => f.write_str("the server has not seen a public TCP address of the peer"),
+            Self::OwnTcpBlocked => f.write_str("this node's network lets no TCP through"),
+            Self::PeerTcpBlocked => f.write_str("the peer's network lets no TCP through"),
             Self::BothSymmetric => {
                 f.write_str("both NATs are symmetric and not both have a regular step: no port can be told")
             }
@@ -41,6 +55,7 @@ impl fmt::Display for Why {
                 write!(f, "{probes} probes, {guesses} of them to guess a port, nothing heard of the peer")
             }
             Self::OneWay => f.write_str("the peer's probes arrive here, but this side's do not get there"),
+            Self::NoConnection { dials } => write!(f, "{dials} simultaneous opens, no connection"),
         }
     }
 }

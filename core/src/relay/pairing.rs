@@ -41,7 +41,10 @@ impl Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Joined {
     /// It waits; [`Pairing::expire`] tells when it was in vain.
-    Waits,
+    Waits {
+        /// Until when.
+        until: Instant,
+    },
     /// It is joined with that one, which had waited.
     Paired(GuestId),
 }
@@ -140,7 +143,7 @@ impl Pairing {
                 let until = now + PATIENCE;
                 self.waiting.insert(seat, guest);
                 self.due.insert(until, guest);
-                (State::Waits { seat, until }, Joined::Waits)
+                (State::Waits { seat, until }, Joined::Waits { until })
             }
         };
         self.guests.insert(guest, Guest { account: who.account, state });
@@ -228,10 +231,10 @@ mod tests {
     fn two_that_name_each_other_are_joined() {
         let now = Instant::now();
         let mut pairing = pairing(10, 10);
-        assert_eq!(pairing.join(now, GuestId(1), &who(1, 1, 2)), Ok(Joined::Waits));
+        assert_eq!(pairing.join(now, GuestId(1), &who(1, 1, 2)), Ok(Joined::Waits { until: now + PATIENCE }));
         // The same attempt, but another peer; and the same peers, but another attempt.
-        assert_eq!(pairing.join(now, GuestId(2), &who(1, 3, 1)), Ok(Joined::Waits));
-        assert_eq!(pairing.join(now, GuestId(3), &who(2, 2, 1)), Ok(Joined::Waits));
+        assert_eq!(pairing.join(now, GuestId(2), &who(1, 3, 1)), Ok(Joined::Waits { until: now + PATIENCE }));
+        assert_eq!(pairing.join(now, GuestId(3), &who(2, 2, 1)), Ok(Joined::Waits { until: now + PATIENCE }));
         assert_eq!(pairing.join(now, GuestId(4), &who(1, 2, 1)), Ok(Joined::Paired(GuestId(1))));
         assert_eq!((pairing.pairs(), pairing.guests()), (1, 4));
         assert_eq!(pairing.leave(GuestId(1)), Some(GuestId(4)));
@@ -249,7 +252,11 @@ mod tests {
         assert_eq!(pairing.expire(now + PATIENCE), Some(GuestId(1)));
         assert_eq!(pairing.expire(now + PATIENCE), None);
         assert_eq!(pairing.guests(), 0);
-        assert_eq!(pairing.join(now, GuestId(2), &who(1, 2, 1)), Ok(Joined::Waits), "the seat is free again");
+        assert_eq!(
+            pairing.join(now, GuestId(2), &who(1, 2, 1)),
+            Ok(Joined::Waits { until: now + PATIENCE }),
+            "the seat is free again"
+        );
     }
 
     #[test]
@@ -263,7 +270,7 @@ mod tests {
         pairing.join(now, GuestId(2), &who(1, 1, 2)).unwrap();
         assert_eq!(pairing.join(now, GuestId(3), &who(1, 2, 1)), Ok(Joined::Paired(GuestId(2))));
         // Once more, both: the old pair may be dead on their side.
-        assert_eq!(pairing.join(now, GuestId(4), &who(1, 1, 2)), Ok(Joined::Waits));
+        assert_eq!(pairing.join(now, GuestId(4), &who(1, 1, 2)), Ok(Joined::Waits { until: now + PATIENCE }));
         assert_eq!(pairing.join(now, GuestId(5), &who(1, 2, 1)), Ok(Joined::Paired(GuestId(4))));
         assert_eq!(pairing.leave(GuestId(3)), Some(GuestId(2)));
         assert_eq!(pairing.pairs(), 1);

@@ -14,6 +14,16 @@ pub(super) enum Asked {
     PunchStart(AttemptId),
     /// To take note of peers that came online; nobody waits.
     PeerOnline,
+    /// To take new relay secrets; nobody waits.
+    RelayKeys,
+    /// To take note of whether its relay can be reached; nobody waits.
+    RelayCheck,
+    /// To meet a peer at a relay; nobody waits.
+    RelayOffer(AttemptId),
+    /// To take note of a relay that came; nobody waits.
+    RelayNews,
+    /// To take note of whom it is shared with; nobody waits.
+    Shares,
     /// To set a forward up or take it away; a REST call waits.
     PushForward {
         /// The call.
@@ -29,6 +39,11 @@ impl Asked {
         match self {
             Self::PunchStart(_) => message::PunchStartReply::KIND,
             Self::PeerOnline => message::PeerOnlineReply::KIND,
+            Self::RelayKeys => message::PushRelayKeysReply::KIND,
+            Self::RelayCheck => message::PushRelayCheckReply::KIND,
+            Self::RelayOffer(_) => message::PushRelayOfferReply::KIND,
+            Self::RelayNews => message::PushRelayNewsReply::KIND,
+            Self::Shares => message::PushSharesReply::KIND,
             Self::PushForward { .. } => message::PushForwardReply::KIND,
         }
     }
@@ -81,7 +96,6 @@ impl Asks {
         self.due.next().map(|at| (at, "answer of a node"))
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.open.len().max(self.due.len())
     }

@@ -17,6 +17,8 @@ pub struct ServerConfig {
     pub software: String,
     /// How often nodes send a heartbeat. Three missed ones end a connection.
     pub heartbeat: Duration,
+    /// Whether it relays itself, where no other relay can be had.
+    pub relay: bool,
     /// The bounds of what it holds.
     pub caps: Caps,
 }
@@ -24,7 +26,14 @@ pub struct ServerConfig {
 impl ServerConfig {
     /// A configuration with the defaults of period and caps.
     pub fn new(users: BTreeMap<UserName, Token>, identity: Identity, software: impl Into<String>) -> Self {
-        Self { users, identity, software: software.into(), heartbeat: HEARTBEAT, caps: Caps::default() }
+        Self {
+            users,
+            identity,
+            software: software.into(),
+            heartbeat: HEARTBEAT,
+            relay: true,
+            caps: Caps::default(),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_bytes::ByteArray;
 
 use super::registry::{Online, Registry};
+use super::shares::Shares;
 use super::{NodeId, reach};
 use crate::due::Due;
 use crate::ids::{AttemptId, ConnId, PeerName, PublicKey};
@@ -58,12 +59,12 @@ impl Attempts {
         &mut self,
         now: Instant,
         registry: &Registry,
-        known: impl FnOnce(&NodeId) -> bool,
+        (known, shares): (impl FnOnce(&NodeId) -> bool, &Shares),
         asker: &Online,
         wish: &Connect,
         cap: usize,
     ) -> Result<Start, Refused> {
-        let name = resolve(&asker.name, &wish.peer)?;
+        let name = resolve(&asker.name, &wish.peer, shares)?;
         if name == asker.name {
             return Err(Refused::new(Code::Oneself, "a node does not connect to itself"));
         }
@@ -91,12 +92,14 @@ impl Attempts {
         let (id, punch_key) = self.attempt(now, asker.key, other.key, cap)?;
         let start = |peer: &Online, receiver: &Online, candidates: &[Candidate], asked| PunchStart {
             attempt: id,
-            peer: PeerName::from(peer.name.node.clone()),
+            peer: peer.named_by(&receiver.name),
             key: peer.key,
             candidates: reach::offered(candidates, peer.remote.ip(), receiver.remote.ip()),
             rungs,
             punch_key: ByteArray::new(punch_key),
             asked,
+            targets: None,
+            relays: Vec::new(),
         };
         Ok(Start {
             attempt: id,
@@ -152,20 +155,23 @@ impl Attempts {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.pairs.len().max(self.by_id.len()).max(self.due.len())
     }
 }
 
-/// Whom a node means. Nodes of other users stay out of reach until they can be shared.
-pub(super) fn resolve(asker: &NodeId, peer: &PeerName) -> Result<NodeId, Refused> {
-    match &peer.user {
-        Some(user) if *user != asker.user => {
-            Err(Refused::new(Code::NotAllowed, format!("{peer} is not shared with {}", asker.user)))
-        }
-        Some(_) | None => Ok(NodeId { user: asker.user.clone(), node: peer.node.clone() }),
+/// Whom a node means. A node of another user is out of reach unless it is shared with the asker's.
+pub(super) fn resolve(asker: &NodeId, peer: &PeerName, shares: &Shares) -> Result<NodeId, Refused> {
+    let name = meant(asker, peer);
+    if name.user != asker.user && shares.targets(&name, &asker.user).is_none() {
+        return Err(Refused::new(Code::NotAllowed, format!("{peer} is not shared with {}", asker.user)));
     }
+    Ok(name)
+}
+
+/// Whom a node means, whether or not it may know of it.
+pub(super) fn meant(asker: &NodeId, peer: &PeerName) -> NodeId {
+    NodeId { user: peer.user.as_ref().unwrap_or(&asker.user).clone(), node: peer.node.clone() }
 }
 
 /// How long an attempt may be joined. Both sides notice the death of a link within 3 s of each other, and a

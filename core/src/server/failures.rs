@@ -95,7 +95,6 @@ impl Failures {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.records.len().max(self.stale.len())
     }

@@ -2,10 +2,13 @@
 //! and replayed.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::ids::{ConnId, NodeName, PublicKey, UserName};
+use crate::tunnel::AllowRule;
+use crate::wire::message::RelayLoad;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -36,6 +39,15 @@ pub enum Input<'a> {
         /// What is asked.
         request: AdminRequest,
     },
+    /// What came of [`Action::CheckRelay`]: how long the relay took to answer, or why it did not, for people.
+    RelayChecked {
+        /// Which check.
+        check: u64,
+        /// What came of it.
+        result: Result<Duration, String>,
+    },
+    /// How busy the server's own relay is; before a REST call that shows it.
+    RelayLoad(RelayLoad),
     /// Nothing but time: a deadline may have come.
     Tick,
     /// End in order: all connections are closed, and what is not saved yet is.
@@ -74,6 +86,16 @@ pub enum Action {
         /// Its content.
         content: Vec<u8>,
     },
+    /// Connect to a relay and have it prove its key, within a few seconds. Answered by
+    /// [`Input::RelayChecked`], always.
+    CheckRelay {
+        /// The name of the check.
+        check: u64,
+        /// Where, and nowhere else.
+        to: SocketAddr,
+        /// The key that it has to prove.
+        key: PublicKey,
+    },
     /// The answer to a REST call.
     AdminReply {
         /// Which.
@@ -103,6 +125,21 @@ pub enum AdminRequest {
         /// The rule, in the syntax of `-forward`; none takes the forward away.
         rule: Option<String>,
     },
+    /// `GET /relays`
+    Relays,
+    /// `PUT /shares/{user}/{node}/{to-user}`, and `DELETE`
+    Share {
+        /// Whose node.
+        user: UserName,
+        /// Which node.
+        node: NodeName,
+        /// The user whose nodes may reach it.
+        to: UserName,
+        /// What they may reach; none ends the share.
+        targets: Option<Vec<AllowRule>>,
+    },
+    /// `GET /metrics`
+    Metrics,
 }
 
 /// What a REST call brings.
@@ -116,6 +153,10 @@ pub enum AdminReply {
     Done,
     /// A forward was set up; where the node listens.
     Listening(String),
+    /// All nodes that relay.
+    Relays(Vec<RelayView>),
+    /// Figures, in the text format of Prometheus.
+    Metrics(String),
 }
 
 /// Why a REST call failed.
@@ -148,6 +189,36 @@ pub struct NodeView {
     pub software: Option<String>,
     /// The system it reported; none while it is offline.
     pub platform: Option<String>,
+}
+
+/// A relay, as the REST interface shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RelayView {
+    /// Whose node.
+    pub user: UserName,
+    /// Which node.
+    pub node: NodeName,
+    /// Its key, 64 hexadecimal digits.
+    pub key: KeyText,
+    /// Whether it serves all users.
+    #[serde(rename = "super")]
+    pub super_relay: bool,
+    /// Where the server looks for it.
+    pub address: SocketAddr,
+    /// Whether the server reached it there. If not, it is offered to nobody.
+    pub reachable: bool,
+    /// Why not; none if it did.
+    pub reason: Option<String>,
+    /// How long it took to answer the server, in milliseconds; none until it did.
+    pub rtt_ms: Option<u64>,
+    /// What those whom it relays for share, in Mbit/s; 0 for no limit.
+    pub limit_mbps: u32,
+    /// Pairs that it relays for, as it said last.
+    pub sessions: u32,
+    /// What it carries, in Mbit/s, as it said last.
+    pub mbps: u32,
+    /// What it has carried since it started, in bytes, as it said last.
+    pub bytes: u64,
 }
 
 /// A key that serialises as text, in every format.

@@ -25,12 +25,18 @@ mod coord;
 mod door;
 mod failures;
 pub mod io;
+mod metrics;
 mod news;
 mod pins;
 mod reach;
 mod registry;
+mod relaying;
+mod relays;
 mod requests;
 mod rest;
+mod secrets;
+mod shares;
+mod sharing;
 mod swaps;
 
 use std::collections::VecDeque;
@@ -40,6 +46,8 @@ use std::time::{Duration, Instant};
 
 pub use config::{Caps, HEARTBEAT, ServerConfig};
 use io::{Action, Input};
+pub use secrets::SECRETS_FILE;
+pub use shares::SHARES_FILE;
 
 use crate::due::earlier;
 use crate::ids::{ConnId, NodeName, UserName};
@@ -58,6 +66,10 @@ pub struct Server {
     attempts: coord::Attempts,
     asks: asks::Asks,
     news: news::News,
+    shares: shares::Shares,
+    secrets: secrets::Secrets,
+    relays: relays::Relays,
+    own_relay: relaying::OwnRelay,
     counters: Counters,
     actions: VecDeque<Action>,
 }
@@ -101,23 +113,43 @@ pub struct Counters {
     pub attempts_connected: u64,
     /// Reports of attempts that failed everywhere.
     pub attempts_failed: u64,
+    /// What nodes reported of each rung, in the order of [`Rung::ALL`](crate::path::Rung::ALL): how often it
+    /// connected, failed, was skipped.
+    pub rungs: [[u64; 3]; 7],
+}
+
+/// What the store holds of an earlier run, where there was one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Saved<'a> {
+    /// The content of [`STATE_FILE`].
+    pub nodes: Option<&'a [u8]>,
+    /// The content of [`SHARES_FILE`].
+    pub shares: Option<&'a [u8]>,
+    /// The content of [`SECRETS_FILE`].
+    pub secrets: Option<&'a [u8]>,
 }
 
 impl Server {
-    /// A server with nobody on it yet. `state` is the content of [`STATE_FILE`], where there is one; `seed`
-    /// is 32 fresh secret bytes; `unix` is the wall clock, since 1970, at `now`.
+    /// A server with nobody on it yet. `seed` is 32 fresh secret bytes; `unix` is the wall clock, since 1970,
+    /// at `now`.
     pub fn new(
         config: ServerConfig,
-        state: Option<&[u8]>,
+        saved: Saved<'_>,
         seed: [u8; 32],
         now: Instant,
         unix: Duration,
     ) -> Result<Self, StateError> {
         let mut rng = Rng::new(seed);
-        Ok(Self {
-            clock: WallClock::new(now, unix),
+        let clock = WallClock::new(now, unix);
+        let users = config.users.keys();
+        let mut server = Self {
+            secrets: secrets::Secrets::load(saved.secrets, users, rng.fork("secrets"), (now, &clock))?,
+            shares: shares::Shares::load(saved.shares)?,
+            relays: relays::Relays::new(rng.fork("relays")),
+            own_relay: relaying::OwnRelay::new(rng.fork("own relay")),
+            clock,
             door: door::Door::new(rng.fork("login")),
-            pins: pins::Pins::load(state)?,
+            pins: pins::Pins::load(saved.nodes)?,
             swaps: swaps::Swaps::default(),
             registry: registry::Registry::new(config.heartbeat * MISSED_HEARTBEATS),
             attempts: coord::Attempts::new(rng.fork("attempts")),
@@ -126,7 +158,10 @@ impl Server {
             counters: Counters::default(),
             actions: VecDeque::new(),
             config,
-        })
+        };
+        // A user's secret that was made just now must be there after a restart.
+        server.expire(now);
+        Ok(server)
     }
 
     /// Takes in what happened. Actions and the deadline may have changed afterwards.
@@ -140,6 +175,8 @@ impl Server {
                 }
             }
             Input::Admin { id, request } => self.admin(now, id, request),
+            Input::RelayChecked { check, result } => self.relay_checked(now, check, result),
+            Input::RelayLoad(load) => self.own_relay.load = load,
             Input::Tick => {}
             Input::Shutdown => self.shut_down(),
         }
@@ -159,6 +196,8 @@ impl Server {
             self.asks.deadline(),
             self.news.deadline(),
             self.pins.deadline(),
+            self.relays.deadline(),
+            self.secrets.deadline(),
         ]
         .into_iter()
         .fold(None, earlier)
@@ -211,6 +250,10 @@ impl Server {
             self.unanswered(asked, Self::no_answer());
         }
         self.tell_news(now);
+        self.tend_relays(now);
+        if let Some(content) = self.secrets.unsaved() {
+            self.actions.push_back(Action::Save { name: SECRETS_FILE, content });
+        }
         if let Some(content) = self.pins.due(now) {
             self.actions.push_back(Action::Save { name: STATE_FILE, content });
         }
@@ -229,6 +272,7 @@ impl Server {
         let Some(node) = self.registry.remove(conn) else { return };
         tracing::info!(user = %node.name.user, node = %node.name.node, "node offline");
         self.news.forget(conn);
+        self.relays.remove(conn);
         for asked in self.asks.drop_all(conn) {
             self.unanswered(asked, Self::gone_before_answer(conn));
         }
@@ -250,12 +294,28 @@ impl Server {
 
 /// Why a server could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{file} is damaged ({0}): restore it from a backup; removing it forgets which node name belongs to which \
-     key, and names go to whoever comes first",
-    file = STATE_FILE
-)]
-pub struct StateError(String);
+#[error("{file} is damaged ({problem}): restore it from a backup; {}", removing(file))]
+pub struct StateError {
+    file: &'static str,
+    problem: String,
+}
+
+impl StateError {
+    pub(crate) fn new(file: &'static str, problem: impl Into<String>) -> Self {
+        Self { file, problem: problem.into() }
+    }
+}
+
+/// What becomes of a server whose file is removed.
+fn removing(file: &str) -> &'static str {
+    match file {
+        SHARES_FILE => "removing it ends all shares",
+        SECRETS_FILE => {
+            "removing it makes new secrets, and running relays refuse their own users for a while"
+        }
+        _ => "removing it forgets which node name belongs to which key, and names go to whoever comes first",
+    }
+}
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

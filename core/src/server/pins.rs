@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{NodeId, StateError};
+use super::{NodeId, STATE_FILE, StateError};
 use crate::ids::{NodeName, PublicKey, UserName};
 
 /// The pins, in memory and on their way to the store.
@@ -68,19 +68,20 @@ impl Pins {
         let mut pins =
             Self { by_name: BTreeMap::new(), by_key: BTreeMap::new(), saving: Saving::Clean { last: None } };
         let Some(content) = content else { return Ok(pins) };
-        let file: File = serde_json::from_slice(content).map_err(|error| StateError(error.to_string()))?;
+        let bad = |text: String| StateError::new(STATE_FILE, text);
+        let file: File = serde_json::from_slice(content).map_err(|error| bad(error.to_string()))?;
         if file.version != VERSION {
-            return Err(StateError(format!("version {}, this server reads {VERSION}", file.version)));
+            return Err(bad(format!("version {}, this server reads {VERSION}", file.version)));
         }
         for pin in file.nodes {
             let key: PublicKey =
-                pin.key.parse().map_err(|_| StateError(format!("the key of {} is none", pin.node)))?;
+                pin.key.parse().map_err(|_| bad(format!("the key of {} is none", pin.node)))?;
             let name = NodeId { user: pin.user, node: pin.node };
             if pins.by_key.insert(key, name.clone()).is_some() {
-                return Err(StateError(format!("the key of {name} is there twice")));
+                return Err(bad(format!("the key of {name} is there twice")));
             }
             if pins.by_name.insert(name.clone(), Holder { key, last_login: None }).is_some() {
-                return Err(StateError(format!("{name} is there twice")));
+                return Err(bad(format!("{name} is there twice")));
             }
         }
         Ok(pins)

@@ -70,7 +70,7 @@ fn is_shared([a, b, ..]: [u8; 4]) -> bool {
     a == 100 && (64..128).contains(&b)
 }
 
-fn may_be_told(ip: IpAddr, owner: IpAddr, receiver: IpAddr) -> bool {
+pub(super) fn may_be_told(ip: IpAddr, owner: IpAddr, receiver: IpAddr) -> bool {
     let (from, to) = (scope(owner), scope(receiver));
     match scope(ip) {
         Scope::None => false,

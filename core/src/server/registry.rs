@@ -8,10 +8,10 @@ use super::NodeId;
 use super::io::Action;
 use crate::auth::SecureChannel;
 use crate::due::Due;
-use crate::ids::{ConnId, PublicKey};
-use crate::path::{Candidate, RungSet};
+use crate::ids::{ConnId, PeerName, PublicKey};
+use crate::path::{Candidate, Rung, RungSet};
 use crate::wire::encode;
-use crate::wire::message::Message;
+use crate::wire::message::{MAX_RTTS, Message, RelayRtt};
 
 /// A node that is logged in.
 #[derive(Debug)]
@@ -26,6 +26,12 @@ pub(super) struct Online {
     pub(super) since: u64,
     /// What it said of itself; until then nobody can reach it.
     pub(super) reported: Option<Reported>,
+    /// Its round trip to the server, as it measured it last.
+    pub(super) rtt_ms: Option<u32>,
+    /// Its round trips to relays, as it measured them last; at most [`MAX_RTTS`].
+    pub(super) rtts: BTreeMap<PublicKey, u32>,
+    /// The rung of a relay by which it reached a peer last; none if it needed none.
+    pub(super) relayed: Option<Rung>,
     channel: SecureChannel,
     heard: Instant,
 }
@@ -37,6 +43,23 @@ pub(super) struct Reported {
     pub(super) platform: String,
     pub(super) candidates: Vec<Candidate>,
     pub(super) rungs: RungSet,
+}
+
+impl Online {
+    /// Takes note of round trips to relays. Beyond the cap all earlier ones are forgotten: what was measured
+    /// last counts.
+    pub(super) fn measured(&mut self, rtts: &[RelayRtt]) {
+        if self.rtts.len() + rtts.len() > MAX_RTTS {
+            self.rtts.clear();
+        }
+        self.rtts.extend(rtts.iter().map(|rtt| (rtt.relay, rtt.ms)));
+    }
+
+    /// How the node on `other` names this one.
+    pub(super) fn named_by(&self, other: &NodeId) -> PeerName {
+        let user = (self.name.user != other.user).then(|| self.name.user.clone());
+        PeerName { node: self.name.node.clone(), user }
+    }
 }
 
 /// All nodes that are logged in. Whoever inserts keeps the cap.
@@ -67,7 +90,18 @@ impl Registry {
     ) {
         self.by_name.insert(name.clone(), conn);
         self.silence.insert(now + self.patience, conn);
-        let online = Online { name, key, remote, since, reported: None, channel, heard: now };
+        let online = Online {
+            name,
+            key,
+            remote,
+            since,
+            reported: None,
+            rtt_ms: None,
+            rtts: BTreeMap::new(),
+            relayed: None,
+            channel,
+            heard: now,
+        };
         self.nodes.insert(conn, online);
     }
 
@@ -136,6 +170,11 @@ impl Registry {
     pub(super) fn named(&self, name: &NodeId) -> Option<(ConnId, &Online)> {
         let conn = self.conn(name)?;
         Some((conn, self.nodes.get(&conn)?))
+    }
+
+    /// All nodes, with their connections.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Online)> {
+        self.nodes.iter().map(|(conn, online)| (*conn, online))
     }
 
     /// All connections.

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::asks::Asked;
-use super::coord::resolve;
+use super::coord::meant;
+use super::metrics::VERDICTS;
 use super::registry::Reported;
 use super::{NO_REQUEST, NodeId, Server};
 use crate::ids::{ConnId, PeerName};
-use crate::path::Verdict;
+use crate::path::{Rung, Verdict};
 use crate::wire::message::{
     AttemptReport, AttemptReportReply, Code, Connect, ConnectReply, Goodbye, GoodbyeReply, Heartbeat,
     HeartbeatReply, PeerOnline, PunchStart, Refused, Report, ReportReply, Request, kind,
@@ -32,6 +33,7 @@ impl Server {
         match envelope.kind {
             kind::HEARTBEAT => self.serve(now, conn, &envelope, Self::heartbeat),
             kind::REPORT => self.serve(now, conn, &envelope, Self::report),
+            kind::RELAY_NODE_REQ => self.serve(now, conn, &envelope, Self::relay_node),
             kind::ATTEMPT_REPORT => self.serve(now, conn, &envelope, Self::attempt_report),
             kind::CONNECT => self.connect(now, conn, &envelope),
             kind::GOODBYE => {
@@ -51,10 +53,12 @@ impl Server {
     /// Tells nodes of their peers that came online.
     pub(super) fn tell_news(&mut self, now: Instant) {
         while let Some((conn, names)) = self.news.due(now) {
-            let there =
-                |name: &NodeId| self.registry.named(name).is_some_and(|(_, node)| node.reported.is_some());
-            let peers: Vec<PeerName> =
-                names.into_iter().filter(there).map(|name| PeerName::from(name.node)).collect();
+            let Some(asker) = self.registry.node(conn) else { continue };
+            let there = |name: &NodeId| {
+                let (_, node) = self.registry.named(name).filter(|_| self.sees(&asker.name, name))?;
+                node.reported.as_ref().map(|_| node.named_by(&asker.name))
+            };
+            let peers: Vec<PeerName> = names.iter().filter_map(there).collect();
             if peers.is_empty() {
                 continue;
             }
@@ -91,24 +95,40 @@ impl Server {
         self.registry.send(&mut self.actions, conn, request, &refused);
     }
 
-    fn heartbeat(&mut self, now: Instant, _: ConnId, _: Heartbeat) -> Result<HeartbeatReply, Refused> {
+    fn heartbeat(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        heartbeat: Heartbeat,
+    ) -> Result<HeartbeatReply, Refused> {
+        if let Some(node) = self.registry.node_mut(conn) {
+            node.rtt_ms = heartbeat.rtt_ms.or(node.rtt_ms);
+        }
+        if let Some(load) = heartbeat.relay {
+            self.relays.load(conn, load);
+        }
         Ok(HeartbeatReply { server_time_ms: super::millis(self.clock.unix(now)) })
     }
 
     fn report(&mut self, now: Instant, conn: ConnId, report: Report) -> Result<ReportReply, Refused> {
-        let Some(node) = self.registry.node_mut(conn) else { return Ok(ReportReply { online: Vec::new() }) };
+        let Some(node) = self.registry.node_mut(conn) else { return Ok(ReportReply::default()) };
         let asker = node.name.clone();
-        let first = node.reported.is_none();
+        // Who can be reached elsewhere may be reached better.
+        let moved = node.reported.as_ref().is_none_or(|known| known.candidates != report.candidates);
         node.reported = Some(Reported {
             software: printable(&report.software),
             platform: printable(&report.platform),
             candidates: report.candidates,
             rungs: report.rungs,
         });
+        if let Some(node) = self.registry.node(conn)
+            && let Some(told) = self.relays.report(now, conn, node, report.relay)
+        {
+            self.tell_check(now, told);
+        }
 
-        // Names that can never come online for this node are answered as what they are: not online.
-        let wanted: BTreeSet<NodeId> =
-            report.peers.iter().filter_map(|peer| resolve(&asker, peer).ok()).collect();
+        // Those that it may not know of yet as well: they may be shared while they are there.
+        let wanted: BTreeSet<NodeId> = report.peers.iter().map(|peer| meant(&asker, peer)).collect();
         let passed_over = self.news.watch(conn, wanted, self.config.caps.interests);
         if passed_over > 0 {
             tracing::warn!(
@@ -116,14 +136,15 @@ impl Server {
                 "too many peers are watched in all: this node hears late of some that come online"
             );
         }
-        if first {
+        if moved {
             self.news.came(now, &asker);
         }
         let online = report.peers.into_iter().filter(|peer| {
-            let node = resolve(&asker, peer).ok().and_then(|name| self.registry.named(&name));
+            let node = self.visible(&asker, peer).ok().and_then(|name| self.registry.named(&name));
             node.is_some_and(|(peer_conn, node)| peer_conn != conn && node.reported.is_some())
         });
-        Ok(ReportReply { online: online.collect() })
+        let online = online.collect();
+        Ok(ReportReply { online, keys: self.secrets_of(conn), shares: self.shares_of(&asker) })
     }
 
     fn connect(&mut self, now: Instant, conn: ConnId, envelope: &Envelope<'_>) {
@@ -134,10 +155,22 @@ impl Server {
         let Some(asker) = self.registry.node(conn) else { return };
         let known = |name: &NodeId| self.pins.key(name).is_some();
         let cap = self.config.caps.attempts;
-        let start = match self.attempts.connect(now, &self.registry, known, asker, &wish, cap) {
+        let who = (known, &self.shares);
+        let mut start = match self.attempts.connect(now, &self.registry, who, asker, &wish, cap) {
             Ok(start) => start,
             Err(refused) => return self.refuse(conn, envelope.request, refused),
         };
+        let (asker, other) =
+            (asker.name.clone(), self.registry.node(start.other_conn).map(|node| node.name.clone()));
+        if let Some(other) = other {
+            start.asker.targets = self.targets(&asker, &other);
+            start.other.targets = self.targets(&other, &asker);
+        }
+        self.relays.doubt(now, &wish.exclude);
+        let conns = (conn, start.other_conn);
+        let rungs = start.asker.rungs;
+        (start.asker.relays, start.other.relays) =
+            self.offers(now, start.attempt, conns, rungs, &wish.exclude);
         self.counters.connects += 1;
         let reply = ConnectReply { attempt: start.attempt };
         self.registry.send(&mut self.actions, conn, envelope.request, &reply);
@@ -164,7 +197,20 @@ impl Server {
         } else {
             self.counters.attempts_failed += 1;
         }
-        if let Some(node) = self.registry.node(conn) {
+        for outcome in &report.outcomes {
+            let row = Rung::ALL.iter().position(|rung| *rung == outcome.rung);
+            let column = VERDICTS.iter().position(|verdict| *verdict == outcome.outcome);
+            let cell =
+                row.zip(column).and_then(|(row, column)| self.counters.rungs.get_mut(row)?.get_mut(column));
+            if let Some(count) = cell {
+                *count += 1;
+            }
+        }
+        if let Some(node) = self.registry.node_mut(conn) {
+            node.measured(&report.rtts);
+            if let Some(link) = report.outcomes.iter().find(|outcome| outcome.outcome == Verdict::Connected) {
+                node.relayed = Some(link.rung).filter(|rung| rung.is_relay());
+            }
             self.attempts.ended(report.attempt, node.key);
         }
         Ok(AttemptReportReply {})
@@ -187,7 +233,13 @@ impl Server {
                 tracing::debug!(?conn, ?attempt, "a node will not begin an attempt");
                 self.counters.attempts_declined += 1;
             }
-            Asked::PunchStart(_) | Asked::PeerOnline => {}
+            Asked::PunchStart(_)
+            | Asked::PeerOnline
+            | Asked::RelayKeys
+            | Asked::RelayCheck
+            | Asked::RelayOffer(_)
+            | Asked::RelayNews
+            | Asked::Shares => {}
         }
     }
 }

@@ -29,6 +29,11 @@ impl Server {
                     Err(error) => Err(error),
                 }
             }
+            AdminRequest::Relays => Ok(AdminReply::Relays(self.relays.views())),
+            AdminRequest::Share { user, node, to, targets } => {
+                self.share(now, &NodeId { user, node }, &to, targets)
+            }
+            AdminRequest::Metrics => Ok(AdminReply::Metrics(self.metrics())),
         };
         self.actions.push_back(Action::AdminReply { id, reply });
     }
@@ -56,7 +61,13 @@ impl Server {
             Asked::PushForward { admin, .. } => {
                 self.actions.push_back(Action::AdminReply { id: admin, reply: Err(error) });
             }
-            Asked::PunchStart(_) | Asked::PeerOnline => self.counters.unanswered += 1,
+            Asked::PunchStart(_)
+            | Asked::PeerOnline
+            | Asked::RelayKeys
+            | Asked::RelayCheck
+            | Asked::RelayOffer(_)
+            | Asked::RelayNews
+            | Asked::Shares => self.counters.unanswered += 1,
         }
     }
 

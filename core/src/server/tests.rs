@@ -1,5 +1,7 @@
 //! The server, with clients of the test's own.
 
+mod relays;
+mod shares;
 mod state;
 
 use proptest::prelude::*;
@@ -24,6 +26,7 @@ fn report(peers: &[&str]) -> Report {
         candidates: vec![candidate("198.51.100.7:4000"), candidate("10.0.0.1:4000")],
         rungs: RungSet::ALL,
         peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
+        relay: None,
     }
 }
 
@@ -36,6 +39,7 @@ fn connect(peer: &str) -> Connect {
         peer: peer.parse().unwrap(),
         candidates: vec![candidate("198.51.100.7:4001")],
         rungs: RungSet::ALL,
+        exclude: Vec::new(),
     }
 }
 
@@ -52,7 +56,14 @@ fn every_kind_of_request_is_answered_and_none_ends_the_connection() {
     let mut world = World::new(1);
     let mut raw = world.log_in_raw(HERE, ("a", 1, TOKEN)).unwrap();
     for unknown in (0..kind::REPLY).step_by(7).chain([kind::LOGIN_HELLO, kind::PUNCH_START, 0x7fff]) {
-        let known = [kind::HEARTBEAT, kind::REPORT, kind::CONNECT, kind::ATTEMPT_REPORT, kind::GOODBYE];
+        let known = [
+            kind::HEARTBEAT,
+            kind::REPORT,
+            kind::CONNECT,
+            kind::ATTEMPT_REPORT,
+            kind::RELAY_NODE_REQ,
+            kind::GOODBYE,
+        ];
         if known.contains(&unknown) {
             continue;
         }
@@ -77,10 +88,10 @@ fn every_kind_of_request_is_answered_and_none_ends_the_connection() {
             assert_eq!(code(&answers[0]), Some(Code::BadRequest), "{known:#06x} {body:?}");
         }
     }
-    let mut other_version = encode(79, &Heartbeat {});
+    let mut other_version = encode(79, &Heartbeat::default());
     other_version[0] = 9;
     assert_eq!(code(&world.ask_raw(&mut raw, &other_version)[0]), Some(Code::Version));
-    let answer = world.request_raw(&mut raw, &Heartbeat {});
+    let answer = world.request_raw(&mut raw, &Heartbeat::default());
     assert_eq!(read::<HeartbeatReply>(&answer).unwrap().server_time_ms, 1_700_000_000_000);
     assert!(world.raw(raw.0).closed.is_none());
 }
@@ -124,7 +135,7 @@ fn a_login_has_ten_seconds() {
 #[test]
 fn a_message_that_is_no_login_ends_the_connection_with_a_reason() {
     let mut world = World::new(1);
-    for message in [&b""[..], b"GET / HTTP/1.1", &encode(1, &Heartbeat {}), &[1; MAX_CLEAR + 1]] {
+    for message in [&b""[..], b"GET / HTTP/1.1", &encode(1, &Heartbeat::default()), &[1; MAX_CLEAR + 1]] {
         let conn = world.connect_raw(HERE);
         let raw = world.send_raw(conn, message);
         assert!(raw.closed.is_some());
@@ -348,10 +359,10 @@ fn both_sides_are_told_of_each_other_as_each_may_know() {
     world.run(secs(5));
     let second = again(&mut world, &mut a, "b");
     assert_ne!(second, reply.attempt);
-    let stranger = AttemptReport { attempt: AttemptId([9; 16]), outcomes: vec![] };
+    let stranger = AttemptReport { attempt: AttemptId([9; 16]), outcomes: vec![], rtts: vec![] };
     world.request_raw(&mut a, &stranger);
     assert_eq!(again(&mut world, &mut a, "b"), second);
-    world.request_raw(&mut a, &AttemptReport { attempt: second, outcomes: vec![] });
+    world.request_raw(&mut a, &AttemptReport { attempt: second, outcomes: vec![], rtts: vec![] });
     assert_ne!(again(&mut world, &mut a, "b"), second);
 }
 
@@ -448,8 +459,8 @@ proptest! {
                 }
                 _ => {
                     world.run(Duration::from_millis(request.into()).min(secs(20)));
-                    world.request_raw(&mut inside[0], &Heartbeat {});
-                    world.request_raw(&mut inside[1], &Heartbeat {});
+                    world.request_raw(&mut inside[0], &Heartbeat::default());
+                    world.request_raw(&mut inside[1], &Heartbeat::default());
                 }
             }
             let server = world.server();
@@ -457,6 +468,7 @@ proptest! {
             prop_assert!(server.door.len() <= 8);
             prop_assert!(server.attempts.len() <= 3);
             prop_assert!(server.news.len() <= 12);
+            server.news.check();
             prop_assert!(server.asks.len() <= 2 * asks::MAX_OPEN);
         }
     }

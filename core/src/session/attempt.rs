@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::ids::AttemptId;
 use crate::path::{Candidate, Outcome, Rung, RungSet, Transport, Verdict};
+use crate::relay::RelayOffer;
 
 /// What a session is to try, as the server's `PunchStart` says.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct Attempt {
     pub candidates: Vec<Candidate>,
     /// The rungs that both sides may use.
     pub rungs: RungSet,
+    /// Relays that both may meet at, the best first.
+    pub relays: Vec<RelayOffer>,
 }
 
 impl std::fmt::Debug for Attempt {
@@ -170,6 +173,7 @@ mod tests {
             punch_key: [0; 32],
             candidates: addresses.iter().map(candidate).collect(),
             rungs: RungSet::ALL,
+            relays: Vec::new(),
         }
     }
 

@@ -469,7 +469,7 @@ impl Session {
         self.told_up = true;
         let floor = slot.open.as_ref().and_then(|open| open.lane.floor());
         self.nomination.rtt(link, floor);
-        let news = SessionNews::Up { rung: Rung::TcpDirect, remote };
+        let news = SessionNews::Up { rung: Rung::TcpDirect, remote, via: None };
         self.actions.push_back(Action::News(news));
         let mut runs = std::mem::take(&mut self.runs);
         for run in &mut runs {

@@ -104,6 +104,7 @@ impl Pair {
                 punch_key: [7; 32],
                 candidates: (1..=dials).map(candidate).collect(),
                 rungs: RungSet::ALL,
+                relays: Vec::new(),
             };
             self.sides[side].session.attempt(self.now, attempt);
         }
@@ -273,7 +274,12 @@ impl Pair {
                 let tcp = outcomes.iter().find(|outcome| outcome.rung == Rung::TcpDirect)?;
                 Some((*attempt, tcp.outcome))
             }
-            SessionNews::Wanted | SessionNews::Up { .. } | SessionNews::Down { .. } => None,
+            SessionNews::Wanted
+            | SessionNews::Up { .. }
+            | SessionNews::Down { .. }
+            | SessionNews::RelayRtt { .. }
+            | SessionNews::RelayFailed { .. }
+            | SessionNews::RelaysWanted { .. } => None,
         };
         self.sides[at].news.iter().filter_map(done).collect()
     }

@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_header_is_seven_bytes_big_endian() {
-        let message = encode(0x0102_0304, &Heartbeat {});
+        let message = encode(0x0102_0304, &Heartbeat::default());
         assert_eq!(message, [1, 0x00, 0x10, 1, 2, 3, 4, 0x80]);
     }
 
@@ -89,14 +89,14 @@ mod tests {
 
     #[test]
     fn another_kind_is_not_decoded() {
-        let message = encode(1, &Heartbeat {});
+        let message = encode(1, &Heartbeat::default());
         let error = Envelope::parse(&message).unwrap().decode::<Goodbye>().unwrap_err();
         assert_eq!(error, Malformed::Kind { expected: kind::GOODBYE, got: kind::HEARTBEAT });
     }
 
     #[test]
     fn another_version_is_not_decoded() {
-        let mut message = encode(1, &Heartbeat {});
+        let mut message = encode(1, &Heartbeat::default());
         message[0] = 2;
         let error = Envelope::parse(&message).unwrap().decode::<Heartbeat>().unwrap_err();
         assert_eq!(error, Malformed::Version(2));

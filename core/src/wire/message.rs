@@ -12,6 +12,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 
 use crate::ids::{AttemptId, NodeName, PeerName, PublicKey, UserName};
 use crate::path::{Candidate, Outcome, RungSet};
+use crate::relay::RelayOffer;
 use crate::wire::codec::{list, maybe_text, text};
 
 /// Kind numbers. A reply's is its request's with [`kind::REPLY`] set.
@@ -42,6 +43,18 @@ pub mod kind {
     pub const PUSH_FORWARD: u16 = 0x0016;
     /// [`super::Goodbye`].
     pub const GOODBYE: u16 = 0x0017;
+    /// [`super::PushRelayKeys`].
+    pub const PUSH_RELAY_KEYS: u16 = 0x0018;
+    /// [`super::PushRelayCheck`].
+    pub const PUSH_RELAY_CHECK: u16 = 0x0019;
+    /// [`super::RelayNodeReq`].
+    pub const RELAY_NODE_REQ: u16 = 0x001a;
+    /// [`super::PushRelayOffer`].
+    pub const PUSH_RELAY_OFFER: u16 = 0x001b;
+    /// [`super::PushRelayNews`].
+    pub const PUSH_RELAY_NEWS: u16 = 0x001c;
+    /// [`super::PushShares`].
+    pub const PUSH_SHARES: u16 = 0x001d;
 }
 
 /// A message that has a kind number.
@@ -82,6 +95,9 @@ message!(PeerOnline, kind::PEER_ONLINE, PeerOnlineReply);
 message!(AttemptReport, kind::ATTEMPT_REPORT, AttemptReportReply);
 message!(PushForward, kind::PUSH_FORWARD, PushForwardReply);
 message!(Goodbye, kind::GOODBYE, GoodbyeReply);
+
+mod relay;
+pub use relay::*;
 
 /// Why a request was not granted. In MessagePack its kebab-case name; one that is not known reads as `Other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,8 +228,15 @@ pub struct LoginDone {
 }
 
 /// "I am here." The answer carries the server's time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heartbeat {}
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The round trip of the heartbeat before, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<u32>,
+    /// How busy the node is, if it is a relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayLoad>,
+}
 
 /// The answer to [`Heartbeat`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,14 +262,23 @@ pub struct Report {
     /// The peers whose coming online it wants to hear of; at most [`MAX_PEERS`].
     #[serde(deserialize_with = "list::<_, _, MAX_PEERS>")]
     pub peers: Vec<PeerName>,
+    /// What it offers as a relay; none for a node that is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayReport>,
 }
 
 /// The answer to [`Report`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ReportReply {
     /// Those of the report's peers that are online.
     #[serde(deserialize_with = "list::<_, _, MAX_PEERS>")]
     pub online: Vec<PeerName>,
+    /// The secrets by which the node uses and serves relays.
+    #[serde(default)]
+    pub keys: RelaySecrets,
+    /// What nodes of other users may reach at this one.
+    #[serde(default, deserialize_with = "list::<_, _, MAX_SHARES>")]
+    pub shares: Vec<Share>,
 }
 
 /// "Bring me together with that node." Sent again for the same pair while an attempt runs, or by the other
@@ -260,6 +292,9 @@ pub struct Connect {
     pub candidates: Vec<Candidate>,
     /// The rungs that it may use.
     pub rungs: RungSet,
+    /// Relays that are of no use to it; at most [`MAX_EXCLUDED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list::<_, _, MAX_EXCLUDED>")]
+    pub exclude: Vec<PublicKey>,
 }
 
 /// The answer to [`Connect`]; a [`PunchStart`] follows to both sides.
@@ -287,6 +322,13 @@ pub struct PunchStart {
     pub punch_key: ByteArray<32>,
     /// Whether the receiver asked for this attempt.
     pub asked: bool,
+    /// For a peer of another user: the only targets that it may open at the receiver. None for a node of
+    /// the receiver's own user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Targets>,
+    /// Relays that both sides may meet at, the best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list::<_, _, MAX_OFFERS>")]
+    pub relays: Vec<RelayOffer>,
 }
 
 impl fmt::Debug for PunchStart {
@@ -299,6 +341,8 @@ impl fmt::Debug for PunchStart {
             .field("rungs", &self.rungs)
             .field("punch_key", &"***")
             .field("asked", &self.asked)
+            .field("targets", &self.targets)
+            .field("relays", &self.relays)
             .finish()
     }
 }
@@ -327,6 +371,9 @@ pub struct AttemptReport {
     /// What became of each rung; at most [`MAX_OUTCOMES`].
     #[serde(deserialize_with = "list::<_, _, MAX_OUTCOMES>")]
     pub outcomes: Vec<Outcome>,
+    /// Round trips to relays, as measured of late; at most [`MAX_RTTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list::<_, _, MAX_RTTS>")]
+    pub rtts: Vec<RelayRtt>,
 }
 
 /// The answer to [`AttemptReport`].

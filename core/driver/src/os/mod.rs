@@ -13,6 +13,8 @@ mod limits;
 mod listen;
 mod local;
 mod opts;
+#[cfg(target_os = "linux")]
+pub(crate) mod pipe;
 mod reactor;
 mod resolve;
 mod store;

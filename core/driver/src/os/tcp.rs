@@ -10,6 +10,9 @@ use socket2::Socket;
 
 use super::opts;
 use super::reactor::{Direction, Outcome, Reactor, Ready};
+use crate::conduit::Conduit;
+#[cfg(target_os = "linux")]
+use crate::conduit::Pipe;
 use crate::net::{StreamIo, TcpConfig};
 
 /// A TCP or Unix connection.
@@ -71,6 +74,39 @@ impl<R: Reactor> StreamIo for OsStream<R> {
             };
             Ok(if written < offered { Outcome::Exhausted(written) } else { Outcome::Open(written) })
         })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn conduit() -> Conduit {
+        // Out of descriptors, or over the quota of pipes: copying always works.
+        Pipe::new().map_or_else(|_| Conduit::copying(), Conduit::piping)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        conduit: &mut Conduit,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        match conduit.pipe() {
+            Some(pipe) => self.io.poll_io(cx, Direction::Read, |socket| {
+                // A short move may be the pipe's doing, not the socket's: only "would block" means empty.
+                pipe.fill(socket, limit).map(Outcome::Open)
+            }),
+            None => conduit.copy_from(self, cx, limit),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn poll_drain(&mut self, cx: &mut Context<'_>, conduit: &mut Conduit) -> Poll<io::Result<usize>> {
+        match conduit.pipe() {
+            Some(pipe) => self.io.poll_io(cx, Direction::Write, |socket| {
+                // What is left may be the pipe's doing, as above.
+                pipe.drain(socket).map(Outcome::Open)
+            }),
+            None => conduit.copy_into(self, cx),
+        }
     }
 
     fn shutdown(&mut self) -> io::Result<()> {

@@ -1,12 +1,14 @@
 //! Local connections and the streams they are joined to.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use inp2p_core::mux::code;
 use inp2p_core::mux::{Key, Mux};
+use inp2p_core::tunnel::Target;
 
 use super::ready::ReadySet;
 use crate::meter::ForwardMeter;
@@ -23,6 +25,8 @@ pub(super) struct Flow<S: StreamIo> {
     orderly: bool,
     /// The forward that it came through; none where this node dialled the target.
     origin: Option<Origin>,
+    /// What this node dialled for the peer, and where that is; none for what came through a forward.
+    pub(super) dialled: Option<(Target, IpAddr)>,
 }
 
 /// Where a local connection came from.
@@ -84,7 +88,7 @@ impl<S: StreamIo> Flow<S> {
         if let Some(origin) = &origin {
             origin.meter.opened();
         }
-        Self { io, key, stage, read: side(read), write: side(write), orderly: false, origin }
+        Self { io, key, stage, read: side(read), write: side(write), orderly: false, origin, dialled: None }
     }
 
     /// The socket may be readable or writable again.

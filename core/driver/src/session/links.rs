@@ -109,7 +109,7 @@ impl<N: Net> Task<N> {
 
     fn hear(&mut self, news: SessionNews) {
         match &news {
-            SessionNews::Up { rung, remote } => {
+            SessionNews::Up { rung, remote, .. } => {
                 self.unreachable = None;
                 self.meter.switched();
                 // The agent tells people of it.
@@ -128,7 +128,10 @@ impl<N: Net> Task<N> {
                     self.unreachable = Some(format!("{}: {}", failed.rung, failed.reason));
                 }
             }
-            SessionNews::Wanted => {}
+            SessionNews::Wanted
+            | SessionNews::RelayRtt { .. }
+            | SessionNews::RelayFailed { .. }
+            | SessionNews::RelaysWanted { .. } => {}
         }
         self.news_backlog.push_back(news);
     }

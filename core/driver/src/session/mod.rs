@@ -21,18 +21,20 @@ use std::time::{Duration, Instant};
 use futures_channel::mpsc;
 use futures_util::StreamExt as _;
 use inp2p_core::agent::io::SessionNews;
-use inp2p_core::ids::{PeerName, PublicKey};
+use inp2p_core::ids::{AttemptId, PeerName, PublicKey};
 use inp2p_core::link::{LinkKeys, Preface};
 use inp2p_core::mux::{Config, Key, code};
+use inp2p_core::relay::RelayOffer;
 use inp2p_core::session::{Attempt, Session, SessionConfig};
 use inp2p_core::tunnel::Allow;
+use inp2p_core::wire::message::Targets;
 use tracing::{debug, warn};
 
 use self::flows::Flow;
 pub(crate) use self::flows::Origin;
 use self::ready::ReadySet;
 use self::streams::refuse;
-use self::target::Dialled;
+use self::target::{Dialled, Policy};
 use self::wire::Wire;
 use crate::meter::SessionMeter;
 use crate::net::{Net, TimerIo as _};
@@ -45,6 +47,22 @@ pub(crate) enum Command<N: Net> {
         key: PublicKey,
         /// What to try.
         attempt: Attempt,
+        /// All that the peer may have dialled, for one of another user.
+        targets: Option<Targets>,
+    },
+    /// More relays for an attempt.
+    Offers {
+        /// Which.
+        attempt: AttemptId,
+        /// The relays, the best first.
+        offers: Vec<RelayOffer>,
+    },
+    /// What a peer of another user may have dialled has changed.
+    Restrict {
+        /// All of it.
+        targets: Targets,
+        /// Whether the session is to end at once, since nothing is left for it.
+        end: bool,
     },
     /// A connection came in that names one of this session's attempts.
     Accepted {
@@ -108,6 +126,7 @@ pub(crate) async fn run<N: Net>(
         net,
         peer,
         number,
+        policy: Policy { common: Arc::clone(&common), share: None },
         common,
         own_commands: commands.0,
         commands: commands.1,
@@ -137,6 +156,7 @@ struct Task<N: Net> {
     peer: PeerName,
     number: u64,
     common: Arc<Common>,
+    policy: Policy,
     own_commands: mpsc::Sender<Command<N>>,
     commands: mpsc::Receiver<Command<N>>,
     news: mpsc::Sender<News>,
@@ -233,7 +253,19 @@ impl<N: Net> Task<N> {
 
     fn command(&mut self, now: Instant, command: Command<N>) {
         match command {
-            Command::Attempt { key, attempt } => self.attempt(now, key, attempt),
+            Command::Attempt { key, attempt, targets } => {
+                self.policy.share = targets.map(|targets| Arc::new(targets.0.into_iter().collect()));
+                self.attempt(now, key, attempt);
+            }
+            Command::Offers { attempt, offers } => {
+                debug!(peer = %self.peer, ?attempt, relays = offers.len(), "more relays");
+            }
+            Command::Restrict { targets, end } => {
+                self.restrict(targets);
+                if end && self.leaving == Leaving::No {
+                    self.leave(now);
+                }
+            }
             Command::Accepted { stream, preface, remote } => {
                 let link = self.core.as_mut().and_then(|core| core.accepted(now, &preface, remote));
                 match link {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::SinkExt as _;
 use inp2p_core::mux::{Event, Key, Protocol, code};
 use inp2p_core::session::Session;
+use inp2p_core::wire::message::Targets;
 use tracing::{debug, info, warn};
 
 use super::flows::{self, Flow, Origin, Stage, Turn};
@@ -163,17 +164,17 @@ impl<N: Net> Task<N> {
     fn incoming(&mut self, now: Instant, key: Key, protocol: Protocol, target: &str) {
         let dialled = match protocol {
             _ if self.leaving != Leaving::No => Dialled::Refused(code::STOPPING, STOPPING.to_owned()),
-            Protocol::Tcp => target::dial(&self.net, &self.common.allow, target),
+            Protocol::Tcp => target::dial(&self.net, &self.policy, target),
             Protocol::Other => {
                 Dialled::Refused(code::UNSUPPORTED, "this version forwards TCP only".to_owned())
             }
         };
         if let Dialled::Lookup(target) = dialled {
-            let (net, common, mut commands) =
-                (self.net.clone(), Arc::clone(&self.common), self.own_commands.clone());
+            let (net, policy, mut commands) =
+                (self.net.clone(), self.policy.clone(), self.own_commands.clone());
             let generation = self.generation;
             self.net.spawn("target", async move {
-                let dialled = target::look_up(&net, &common.allow, &target).await;
+                let dialled = target::look_up(&net, &policy, &target).await;
                 // The session may be gone; then nobody waits for this.
                 let _ = commands.send(Command::Dialled { generation, key, dialled }).await;
             });
@@ -187,9 +188,14 @@ impl<N: Net> Task<N> {
         match dialled {
             // The stream may have ended while the name was looked up; the connection closes unused then.
             _ if core.mux().bytes(key).is_none() => {}
-            Dialled::Begun(stream) => {
+            // What is shared may have changed while the name was looked up.
+            Dialled::Begun { target, to, .. } if !self.policy.permits(&target, to.ip()) => {
+                self.dialled(now, key, target::forbidden(&target.to_string()));
+            }
+            Dialled::Begun { stream, target, to } => {
                 let until = now + DIALLING;
-                let flow = Flow::new(stream, key, Stage::Dialling(until), None, &self.ready);
+                let mut flow = Flow::new(stream, key, Stage::Dialling(until), None, &self.ready);
+                flow.dialled = Some((target, to.ip()));
                 self.add_flow(flow, until);
             }
             Dialled::Refused(code, text) => {
@@ -246,6 +252,19 @@ impl<N: Net> Task<N> {
                 deadlines.insert((until, flow.key.index()), flow.key);
                 flow.stage = Stage::Opening { until, shortened: true };
             }
+        }
+    }
+
+    /// What a peer of another user may have dialled has changed: what it may not any more ends at once.
+    pub(super) fn restrict(&mut self, targets: Targets) {
+        self.policy.share = Some(Arc::new(targets.0.into_iter().collect()));
+        let Self { flows, policy, .. } = self;
+        let forbidden = |flow: &&Flow<N::Stream>| {
+            flow.dialled.as_ref().is_some_and(|(target, ip)| !policy.permits(target, *ip))
+        };
+        let keys: Vec<Key> = flows.iter().flatten().filter(forbidden).map(|flow| flow.key).collect();
+        for key in keys {
+            self.give_up(key, code::NOT_ALLOWED, "the target is not shared any more");
         }
     }
 

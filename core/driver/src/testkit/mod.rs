@@ -18,6 +18,7 @@ pub mod idle;
 pub mod listeners;
 pub mod load;
 pub mod local;
+pub mod relay;
 pub mod runtime;
 pub mod streams;
 mod suite;

@@ -21,6 +21,7 @@ use inp2p_core::ids::ConnId;
 
 use crate::compat::Compat;
 use crate::net::{ListenIo, Net};
+use crate::relay::{Carrier, Relay};
 use crate::web::admin::{AdminClient, AdminKey};
 use crate::web::identity::Cidr;
 use crate::web::slots::{Slot, Slots};
@@ -79,8 +80,8 @@ impl Front {
     }
 }
 
-/// Serves `listener`: signalling, whose events go to `events`; REST, whose calls go to `admin`; and
-/// `health`, which shows `online`, the number of nodes that are logged in.
+/// Serves `listener`: signalling, whose events go to `events`; REST, whose calls go to `admin`;
+/// `health`, which shows `online`, the number of nodes that are logged in; and `relay`, if there is one.
 pub fn serve<N: Net>(
     net: &N,
     listener: N::Listener,
@@ -88,6 +89,7 @@ pub fn serve<N: Net>(
     events: mpsc::Sender<FrontEvent>,
     admin: AdminClient,
     online: Arc<AtomicUsize>,
+    relay: Option<Relay<N>>,
 ) -> io::Result<Front> {
     let local = listener.local_addr()?;
     let shared = Arc::new(Shared {
@@ -100,6 +102,7 @@ pub fn serve<N: Net>(
         events,
         admin,
         online,
+        relay,
     });
     let (running, stopped) = oneshot::channel();
     net.spawn("front", async move {
@@ -109,7 +112,7 @@ pub fn serve<N: Net>(
 }
 
 /// What all connections of a front share.
-pub(crate) struct Shared<N> {
+pub(crate) struct Shared<N: Net> {
     pub(crate) net: N,
     tls: TlsAcceptor,
     pub(crate) admin_key: AdminKey,
@@ -119,9 +122,10 @@ pub(crate) struct Shared<N> {
     pub(crate) events: mpsc::Sender<FrontEvent>,
     pub(crate) admin: AdminClient,
     pub(crate) online: Arc<AtomicUsize>,
+    pub(crate) relay: Option<Relay<N>>,
 }
 
-impl<N> Shared<N> {
+impl<N: Net> Shared<N> {
     /// The name of the next signalling connection.
     pub(crate) fn next_conn(&self) -> ConnId {
         ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
@@ -179,16 +183,21 @@ async fn connection<N: Net>(shared: Arc<Shared<N>>, stream: N::Stream, address: 
     if !matches!(read, Ok(Ok(()))) {
         return;
     }
+    let kind = First::from(first);
+    if let (First::Relay, Some(relay)) = (kind, &shared.relay) {
+        let carrier = Carrier::Plain(stream.into_inner().0);
+        return relay.serve(carrier, &first, address, slot).await;
+    }
     let stream = Compat::with_prefix(stream.into_inner().0, first.to_vec());
     let slot = Arc::new(slot);
-    match First::from(first) {
+    match kind {
         First::Tls => match by(net, net.now() + HANDSHAKE_TIME, shared.tls.accept(stream)).await {
             Ok(Ok(stream)) => requests(&shared, stream, Peer { address, tls: true, slot }).await,
             Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
         },
         First::Http => requests(&shared, stream, Peer { address, tls: false, slot }).await,
-        // The server's relay is the last rung; without it the preface is refused like any other byte.
+        // A server that does not relay takes the relay's first byte like any other.
         First::Relay | First::Other => {
             tracing::debug!(%address, byte = first[0], "connection closed: not a protocol of this port");
         }

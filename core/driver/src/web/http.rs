@@ -99,10 +99,15 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 
 /// An answer that is JSON already.
 pub(crate) fn json_text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    typed(status, "application/json", text)
+}
+
+/// An answer of that media type.
+pub(crate) fn typed(status: StatusCode, media_type: &'static str, text: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(text.into()));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }

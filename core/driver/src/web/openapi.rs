@@ -1,5 +1,6 @@
 //! The description of REST in OpenAPI 3.1, made from the table of routes.
 
+use inp2p_core::wire::message::MAX_TARGETS;
 use serde_json::{Map, Value, json};
 
 use crate::web::routes::{BASE, ROUTES, Route};
@@ -51,7 +52,9 @@ fn parameter(name: &str) -> Value {
 fn operation(route: &Route) -> Value {
     let mut responses = Map::new();
     if let Some(schema) = route.success {
-        responses.insert("200".to_owned(), content("Done as asked", schema));
+        let done =
+            if schema == METRICS { text("Done as asked", schema) } else { content("Done as asked", schema) };
+        responses.insert("200".to_owned(), done);
     }
     for status in statuses(route) {
         responses.insert(status.to_string(), content(meaning(status), "Error"));
@@ -90,17 +93,24 @@ fn meaning(status: u16) -> &'static str {
         400 => "The request is not in order",
         401 => "The admin key is missing or wrong",
         403 => "Neither over TLS nor from loopback, or from a web page; or the node does not allow it",
-        404 => "There is no such node, or it has no such forward",
+        404 => "There is no such node, user or share, or the node has no such forward",
         408 => "The body did not come in time",
-        409 => "The node is not online, or refused",
+        409 => "The node is not online, or refused; or there are too many shares",
         413 => "The body is too long",
         415 => "The body is not application/json",
-        501 => "Not built yet, here or in the node",
+        501 => "Not built yet in the node",
         502 => "The node left, or its answer makes no sense",
         503 => "Too much to do, or stopping",
         504 => "No answer in time",
         _ => "Error",
     }
+}
+
+fn text(description: &str, schema: &str) -> Value {
+    json!({
+        "description": description,
+        "content": { "text/plain": { "schema": reference(schema) } },
+    })
 }
 
 fn content(description: &str, schema: &str) -> Value {
@@ -157,9 +167,32 @@ fn schemas() -> Value {
             "listen": { "type": "string", "description": "Where the node listens now" },
         }), &["listen"]),
         "Done": { "type": "object", "additionalProperties": false },
+        "Relay": object(&json!({
+            "user": name,
+            "node": name,
+            "key": { "type": "string", "pattern": "^[0-9a-f]{64}$", "description": "Its Ed25519 key" },
+            "super": { "type": "boolean", "description": "Whether it serves all users" },
+            "address": { "type": "string", "description": "Where the server looks for it" },
+            "reachable": { "type": "boolean", "description": "If not, it is offered to nobody" },
+            "reason": { "type": ["string", "null"], "description": "Why it is not reachable" },
+            "rtt_ms": { "type": ["integer", "null"], "description": "How long it took to answer the server" },
+            "limit_mbps": { "type": "integer", "minimum": 0, "description": "0 for no limit" },
+            "sessions": { "type": "integer", "minimum": 0, "description": "Pairs, as it said last" },
+            "mbps": { "type": "integer", "minimum": 0, "description": "What it carries, as it said last" },
+            "bytes": { "type": "integer", "minimum": 0, "description": "Since it started, as it said last" },
+        }), &[
+            "user", "node", "key", "super", "address", "reachable", "reason", "rtt_ms", "limit_mbps", "sessions",
+            "mbps", "bytes",
+        ]),
         "Relays": object(&json!({
-            "relays": { "type": "array", "items": { "type": "object" } },
+            "relays": { "type": "array", "items": reference("Relay") },
         }), &["relays"]),
+        "Targets": {
+            "type": "array",
+            "maxItems": MAX_TARGETS,
+            "items": { "type": "string", "description": "HOST-OR-CIDR:PORTS, like 127.0.0.1:22" },
+        },
+        "Metrics": { "type": "string", "description": "The text format of Prometheus, version 0.0.4" },
         "Error": object(&json!({
             "error": object(&json!({
                 "code": { "type": "string", "description": "For programs" },
@@ -178,6 +211,8 @@ fn object(properties: &Value, required: &[&str]) -> Value {
     })
 }
 
+/// The one schema that is no JSON.
+const METRICS: &str = "Metrics";
 /// The longest name of a forward: a rule's text is a usual one.
 pub(crate) const MAX_FORWARD_NAME: usize = 256;
 /// The longest rule: a bind address, `NODE@USER` and a host name of 253 characters fit.

@@ -15,12 +15,14 @@ use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENT
 use hyper::{HeaderMap, Request, StatusCode};
 use inp2p_core::ids::{NodeName, PeerName, UserName};
 use inp2p_core::server::io::{AdminReply, AdminRequest};
+use inp2p_core::tunnel::AllowRule;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::net::Net;
 use crate::web::front::{Peer, Shared};
-use crate::web::http::{Answer, BadBody, body, failure, json, json_text};
+use crate::web::http::{Answer, BadBody, body, failure, json, json_text, typed};
 use crate::web::identity::sender;
 use crate::web::openapi::{self, MAX_FORWARD_NAME, MAX_RULE};
 use crate::web::origin::{host_is_sane, origin_is_ours};
@@ -127,10 +129,18 @@ async fn call<N: Net>(
     let asked = match op {
         Op::Health => return Ok(health(shared)),
         Op::OpenApi => return Ok(json(StatusCode::OK, &openapi::document())),
-        // No node relays yet, so the list is complete.
-        Op::Relays => return Ok(json(StatusCode::OK, &json!({ "relays": [] }))),
-        Op::PutShare | Op::DeleteShare => return Err(not_yet("shares")),
-        Op::Metrics => return Err(not_yet("metrics")),
+        Op::Relays => AdminRequest::Relays,
+        Op::Metrics => AdminRequest::Metrics,
+        Op::PutShare => {
+            let (user, node) = names(parameters)?;
+            let to = to_user(parameters)?;
+            let targets: Vec<AllowRule> = read_body(shared, request).await?;
+            AdminRequest::Share { user, node, to, targets: Some(targets) }
+        }
+        Op::DeleteShare => {
+            let (user, node) = names(parameters)?;
+            AdminRequest::Share { user, node, to: to_user(parameters)?, targets: None }
+        }
         Op::Nodes => AdminRequest::Nodes,
         Op::Node => {
             let (user, node) = names(parameters)?;
@@ -167,6 +177,8 @@ async fn ask<N: Net>(shared: &Shared<N>, request: AdminRequest) -> Result<Answer
         Ok(AdminReply::Node(node)) => Ok(json(StatusCode::OK, &node)),
         Ok(AdminReply::Listening(listen)) => Ok(json(StatusCode::OK, &json!({ "listen": listen }))),
         Ok(AdminReply::Done) => Ok(json(StatusCode::OK, &json!({}))),
+        Ok(AdminReply::Relays(relays)) => Ok(json(StatusCode::OK, &json!({ "relays": relays }))),
+        Ok(AdminReply::Metrics(text)) => Ok(typed(StatusCode::OK, PROMETHEUS, text)),
         Err(error) => {
             let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             Err(Refusal::new(status, error.code, &error.message))
@@ -180,6 +192,12 @@ fn names(parameters: &[String]) -> Result<(UserName, NodeName), Refusal> {
     let user = user.parse().map_err(|error| bad_request(&format!("user: {error}")))?;
     let node = node.parse().map_err(|error| bad_request(&format!("node: {error}")))?;
     Ok((user, node))
+}
+
+/// The `{to-user}` of a path, behind `{user}` and `{node}`.
+fn to_user(parameters: &[String]) -> Result<UserName, Refusal> {
+    let Some(name) = parameters.get(2) else { return Err(not_found()) };
+    name.parse().map_err(|error| bad_request(&format!("to-user: {error}")))
 }
 
 /// The `{name}` of a path, behind `{user}` and `{node}`.
@@ -207,24 +225,7 @@ struct Forward {
 /// The rule that a request's body asks for, in the syntax of `-forward`. Whether it is a rule that makes
 /// sense is the node's to say, which knows its own policy too.
 async fn rule<N: Net>(shared: &Shared<N>, name: &str, request: Request<Incoming>) -> Result<String, Refusal> {
-    if !is_json(request.headers()) {
-        return Err(Refusal::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported-media-type",
-            "send `Content-Type: application/json`",
-        ));
-    }
-    let content: Bytes = body(&shared.net, request.into_body()).await.map_err(|error| match error {
-        BadBody::TooLong => {
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "a body has at most 64 KiB")
-        }
-        BadBody::TooSlow => {
-            Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took more than 10 s")
-        }
-        BadBody::Broken => bad_request("the body was cut off"),
-    })?;
-    let forward: Forward =
-        serde_json::from_slice(&content).map_err(|error| bad_request(&format!("the body: {error}")))?;
+    let forward: Forward = read_body(shared, request).await?;
     if forward.name.as_ref().is_some_and(|other| other != name) {
         return Err(bad_request("the body names another forward than the path"));
     }
@@ -243,6 +244,30 @@ async fn rule<N: Net>(shared: &Shared<N>, name: &str, request: Request<Incoming>
         return Err(bad_request("a rule is 1 to 512 bytes without control characters"));
     }
     Ok(rule)
+}
+
+/// What a request's body says, in JSON.
+async fn read_body<N: Net, T: DeserializeOwned>(
+    shared: &Shared<N>,
+    request: Request<Incoming>,
+) -> Result<T, Refusal> {
+    if !is_json(request.headers()) {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            "send `Content-Type: application/json`",
+        ));
+    }
+    let content: Bytes = body(&shared.net, request.into_body()).await.map_err(|error| match error {
+        BadBody::TooLong => {
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "a body has at most 64 KiB")
+        }
+        BadBody::TooSlow => {
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took more than 10 s")
+        }
+        BadBody::Broken => bad_request("the body was cut off"),
+    })?;
+    serde_json::from_slice(&content).map_err(|error| bad_request(&format!("the body: {error}")))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -268,11 +293,8 @@ fn not_found() -> Refusal {
     )
 }
 
-fn not_yet(what: &str) -> Refusal {
-    let message = format!("{what}: this version does not have them yet");
-    Refusal::new(StatusCode::NOT_IMPLEMENTED, "not-yet", &message)
-}
-
+/// The media type of Prometheus text.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Where nodes log in.
 const SIGNALLING: &str = "/ws";
 /// The scheme of RFC 6750, and the space behind it.

@@ -36,7 +36,7 @@ pub(crate) struct Route {
     pub(crate) summary: &'static str,
     /// The schema of the body that it takes.
     pub(crate) body: Option<&'static str>,
-    /// The schema of what a success brings; none while it is not built.
+    /// The schema of what a success brings.
     pub(crate) success: Option<&'static str>,
     /// The errors that are its own.
     pub(crate) errors: &'static [u16],
@@ -127,10 +127,10 @@ pub(crate) const ROUTES: &[Route] = &[
         path: "/shares/{user}/{node}/{to-user}",
         open: false,
         id: "putShare",
-        summary: "Share a node with another user",
-        body: None,
-        success: None,
-        errors: &[501],
+        summary: "Share a node with another user, for these targets and no others",
+        body: Some("Targets"),
+        success: Some("Done"),
+        errors: &[404, 408, 409, 413, 415, 503, 504],
     },
     Route {
         op: Op::DeleteShare,
@@ -138,10 +138,10 @@ pub(crate) const ROUTES: &[Route] = &[
         path: "/shares/{user}/{node}/{to-user}",
         open: false,
         id: "deleteShare",
-        summary: "Stop sharing a node with another user",
+        summary: "Stop sharing a node with another user; its streams end at once",
         body: None,
-        success: None,
-        errors: &[501],
+        success: Some("Done"),
+        errors: &[404, 503, 504],
     },
     Route {
         op: Op::Relays,
@@ -152,7 +152,7 @@ pub(crate) const ROUTES: &[Route] = &[
         summary: "The nodes that serve as relays",
         body: None,
         success: Some("Relays"),
-        errors: &[],
+        errors: &[503, 504],
     },
     Route {
         op: Op::Metrics,
@@ -162,8 +162,8 @@ pub(crate) const ROUTES: &[Route] = &[
         id: "metrics",
         summary: "Figures for Prometheus",
         body: None,
-        success: None,
-        errors: &[501],
+        success: Some("Metrics"),
+        errors: &[503, 504],
     },
 ];
 

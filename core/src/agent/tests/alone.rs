@@ -7,9 +7,25 @@ use crate::auth::SecureChannel;
 use crate::auth::login::{PROOF_REQUEST, ServerLogin};
 use crate::ids::{AttemptId, ConnId, PublicKey};
 use crate::path::RungSet;
+use crate::relay::RelaySecret;
 use crate::rng::Rng;
 use crate::wire::encode;
-use crate::wire::message::{LoginDone, PunchStart, PunchStartReply, kind};
+use crate::wire::message::{
+    LoginDone, PeerOnline, PunchStart, PunchStartReply, PushForward, PushRelayCheck, PushRelayKeys,
+    PushRelayNews, PushRelayOffer, PushShares, RelayReport, RelaySecrets, kind,
+};
+
+/// What a server may ask of a node.
+const PUSHES: [u16; 8] = [
+    kind::PUNCH_START,
+    kind::PEER_ONLINE,
+    kind::PUSH_FORWARD,
+    kind::PUSH_RELAY_KEYS,
+    kind::PUSH_RELAY_CHECK,
+    kind::PUSH_RELAY_OFFER,
+    kind::PUSH_RELAY_NEWS,
+    kind::PUSH_SHARES,
+];
 
 /// An agent that talks to a server of the test's own.
 struct Alone {
@@ -87,6 +103,8 @@ fn punch(peer: &str, attempt: u8, key: PublicKey) -> PunchStart {
         rungs: RungSet::ALL,
         punch_key: [3; 32].into(),
         asked: false,
+        targets: None,
+        relays: Vec::new(),
     }
 }
 
@@ -102,7 +120,7 @@ fn every_request_of_the_server_is_answered() {
     alone.log_in();
     assert_eq!(alone.agent.unix(alone.now + secs(7)), secs(5_007));
     for unknown in (0..kind::REPLY).step_by(11) {
-        if [kind::PUNCH_START, kind::PEER_ONLINE, kind::PUSH_FORWARD].contains(&unknown) {
+        if PUSHES.contains(&unknown) {
             continue;
         }
         let mut message = vec![1];
@@ -110,11 +128,12 @@ fn every_request_of_the_server_is_answered() {
         message.extend([0, 0, 0, 7, 0xc1]);
         assert_eq!(refused(&alone.ask(&message), 7), Some(Code::Unsupported));
     }
-    for known in [kind::PUNCH_START, kind::PEER_ONLINE, kind::PUSH_FORWARD] {
+    for known in PUSHES {
         let mut message = vec![1];
         message.extend(known.to_be_bytes());
-        message.extend([0, 0, 0, 8, 0x80]);
-        assert_eq!(refused(&alone.ask(&message), 8), Some(Code::BadRequest));
+        // No map at all.
+        message.extend([0, 0, 0, 8, 0xc1]);
+        assert_eq!(refused(&alone.ask(&message), 8), Some(Code::BadRequest), "{known:#06x}");
     }
     assert_eq!(refused(&alone.ask(&encode(9, &punch("a", 1, key(7)))), 9), Some(Code::Oneself));
     assert_eq!(refused(&alone.ask(&encode(9, &punch("b", 1, key(1)))), 9), Some(Code::Oneself));
@@ -128,6 +147,37 @@ fn every_request_of_the_server_is_answered() {
     // Replies to nothing are not.
     assert!(alone.ask(&encode(12, &PunchStartReply {})).is_empty());
     assert!(alone.ask(&encode(0, &Refused::new(Code::Busy, ""))).is_empty());
+}
+
+/// The first grievance with the original: what it did not know, or could not do, it did not answer.
+#[test]
+fn every_push_kind_is_answered() {
+    let mut setup = Setup::new("a", 1);
+    setup.relay = Some(RelayReport { super_relay: false, port: 27185, bandwidth_mbps: 10 });
+    let mut alone = Alone::new(&setup);
+    alone.log_in();
+    let keys = RelaySecrets { user: vec![RelaySecret::new(1, [1; 32])], tickets: None };
+    alone.ask(&encode(20, &punch("b", 1, key(2))));
+    let offer = |attempt| PushRelayOffer {
+        attempt: AttemptId([attempt; 16]),
+        peer: "b".parse().unwrap(),
+        offers: Vec::new(),
+    };
+    let pushes = [
+        (encode(21, &PushRelayKeys { keys }), None),
+        (encode(22, &PushRelayCheck { reachable: false, reason: "closed\u{7}".into() }), None),
+        (encode(23, &offer(1)), None),
+        (encode(24, &offer(2)), Some(Code::NotFound)),
+        (encode(25, &PushRelayNews {}), None),
+        (encode(26, &PushShares { shares: Vec::new() }), None),
+        (encode(27, &PeerOnline { peers: vec!["b".parse().unwrap()] }), None),
+        (encode(28, &PushForward { name: "x".into(), rule: None }), Some(Code::NotFound)),
+    ];
+    for (request, (push, code)) in (21..).zip(pushes) {
+        assert_eq!(refused(&alone.ask(&push), request), code, "{request}");
+    }
+    let relay = alone.agent.status().relay;
+    assert_eq!((relay.reachable, relay.reason.as_deref()), (false, Some("closed")));
 }
 
 #[test]

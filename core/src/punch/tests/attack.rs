@@ -1,9 +1,9 @@
 //! Those who forge probes, or catch them and send them on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::world::{ATTEMPT, CONE, MAIN, PUNCH, SYMMETRIC, World, path, puncher, role};
-use crate::ids::AttemptId;
+use crate::ids::{AttemptId, SockId};
 use crate::link::udp::ProbeTag;
 use crate::link::udp::probe::{self, Kind, ProbeKey, Transaction};
 use crate::punch::udp::{Action, Input, Puncher};
@@ -11,6 +11,18 @@ use crate::rng::Rng;
 
 fn drain(puncher: &mut Puncher) -> Vec<Action> {
     std::iter::from_fn(|| puncher.poll_action()).collect()
+}
+
+/// Gives it a socket when it asks for one.
+fn drain_all(puncher: &mut Puncher, now: Instant) -> Vec<Action> {
+    let mut all = Vec::new();
+    while let Some(action) = puncher.poll_action() {
+        if action == Action::Open {
+            puncher.handle(now, Input::Opened(Some(SockId(u32::try_from(all.len()).unwrap() + 1))));
+        }
+        all.push(action);
+    }
+    all
 }
 
 fn sends(actions: &[Action]) -> usize {
@@ -39,7 +51,7 @@ fn a_hundred_thousand_forged_probes_change_nothing() {
             if n % 100 == 0 {
                 now += Duration::from_millis(9);
                 punchers.iter_mut().for_each(|puncher| puncher.handle(now, Input::Tick));
-                let [attacked, alone] = punchers.each_mut().map(drain);
+                let [attacked, alone] = punchers.each_mut().map(|puncher| drain_all(puncher, now));
                 assert_eq!(attacked, alone);
             }
         }
@@ -88,7 +100,7 @@ fn a_request_that_was_caught_and_sent_on_leads_to_a_handful_of_datagrams() {
                     assert!(limit.is_some());
                     true
                 }
-                Action::Open(_) | Action::Close(_) | Action::GaveUp(_) => false,
+                Action::Open | Action::Close(_) | Action::GaveUp(_) => false,
             })
             .collect();
         to_victims += sends(&victim);

@@ -144,6 +144,16 @@ fn a_guess_that_fails_ends_says_so_and_closes_its_sockets() {
 }
 
 #[test]
+fn too_few_sockets_are_better_than_none() {
+    let mut world = World::new([CONE, SYMMETRIC], 3);
+    world.sockets = 100;
+    assert!(world.run().took.is_some());
+    let mut world = World::new([CONE, SYMMETRIC], 3);
+    world.sockets = 0;
+    assert!(matches!(world.run().why, [Some(Why::Silence { .. }), Some(Why::Silence { .. })]));
+}
+
+#[test]
 fn only_the_sockets_that_were_hit_outlive_a_guess() {
     let mut world = World::new([CONE, SYMMETRIC], 2);
     assert!(world.run().took.is_some());

@@ -171,6 +171,8 @@ pub(super) struct World {
     pub(super) way: Duration,
     /// Routers between the NATs.
     pub(super) routers: u8,
+    /// How many sockets a node may open.
+    pub(super) sockets: usize,
     pub(super) others: Vec<SocketAddr>,
     rng: Rng,
 }
@@ -184,6 +186,7 @@ struct Node {
     why: Option<Why>,
     open: BTreeSet<SockId>,
     most_open: usize,
+    next_socket: u32,
     /// When requests left.
     sent: Vec<Instant>,
 }
@@ -224,6 +227,7 @@ impl World {
             why: None,
             open: BTreeSet::from([MAIN]),
             most_open: 0,
+            next_socket: 0,
             sent: Vec::new(),
         };
         let [a, b] = kinds;
@@ -237,6 +241,7 @@ impl World {
             loss: 0,
             way: Duration::from_millis(20),
             routers: 4,
+            sockets: 1_000,
             others: Vec::new(),
             rng,
         }
@@ -339,9 +344,16 @@ impl World {
         while let Some(action) = self.nodes[side].puncher.as_mut().and_then(Puncher::poll_action) {
             let node = &mut self.nodes[side];
             match action {
-                Action::Open(socket) => {
-                    assert!(node.open.insert(socket));
+                Action::Open => {
+                    node.next_socket += 1;
+                    let socket = SockId(node.next_socket);
+                    let there = node.open.len() <= self.sockets;
+                    if there {
+                        node.open.insert(socket);
+                    }
                     node.most_open = node.most_open.max(node.open.len() - 1);
+                    let opened = Input::Opened(there.then_some(socket));
+                    node.puncher.as_mut().unwrap().handle(now, opened);
                 }
                 Action::Close(socket) => assert!(node.open.remove(&socket)),
                 Action::Send { socket, to, ttl, bytes } => {
@@ -403,15 +415,8 @@ pub(super) fn role(side: usize) -> Role {
 }
 
 pub(super) fn puncher(side: usize, now: Instant, plan: Plan) -> Puncher {
-    let config = Config {
-        role: role(side),
-        attempt: ATTEMPT,
-        punch_key: &PUNCH,
-        main4: MAIN,
-        main6: MAIN,
-        first_new: SockId(1),
-        plan,
-    };
+    let config =
+        Config { role: role(side), attempt: ATTEMPT, punch_key: &PUNCH, main4: MAIN, main6: MAIN, plan };
     Puncher::new(config, now, [u8::try_from(side).unwrap(); 32])
 }
 

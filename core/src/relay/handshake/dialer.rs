@@ -8,7 +8,7 @@ use nom::multi::length_data;
 use nom::number::streaming::u8;
 use nom::{IResult, Parser};
 
-use super::{LABEL, MAGIC, OPENING, Reason, Response, Shown, signed};
+use super::{LABEL, MAGIC, OPENING, PAIRED, Reason, Response, Shown, WAITING, signed};
 use crate::ids::{AttemptId, PublicKey};
 use crate::link::LinkKeys;
 use crate::relay::offer::{Credential, RelayOffer};
@@ -100,6 +100,11 @@ impl Dialer {
     /// Whether the response is out: what there is to say to the peer may follow at once.
     pub fn has_responded(&self) -> bool {
         matches!(self.state, State::Responded | State::Waiting | State::Paired)
+    }
+
+    /// Whether the relay took the response, and the other end is not there yet.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting)
     }
 
     /// Whether the other end is there: bytes that follow are the peer's.
@@ -211,7 +216,8 @@ enum Heard {
     Answer(u8),
 }
 
-fn challenge(input: &[u8]) -> IResult<&[u8], [u8; 32]> {
+/// The relay's challenge.
+pub(super) fn challenge(input: &[u8]) -> IResult<&[u8], [u8; 32]> {
     (tag(&OPENING[..]), take(32_usize)).map(|(_, challenge)| array(challenge)).parse(input)
 }
 
@@ -219,6 +225,3 @@ fn challenge(input: &[u8]) -> IResult<&[u8], [u8; 32]> {
 fn answer(input: &[u8]) -> IResult<&[u8], u8> {
     (tag(&MAGIC[..1]), u8, length_data(u8)).map(|(_, code, _)| code).parse(input)
 }
-
-const WAITING: u8 = 0;
-const PAIRED: u8 = 1;

@@ -18,9 +18,14 @@
 //! until the peer is there, and is the first thing that the peer gets. Behind the answer `paired` comes
 //! whatever the peer has to say. Every refusal says why, in a code and in words.
 //!
+//! Instead of a response the server may send a *check*, to see whether a relay can be reached from outside and
+//! is the one that it should be: zeros for attempt and keys, kind 3, a nonce(32), and no signature. The answer
+//! carries the relay's signature at the place [`LABEL_CHECK`] over challenge and nonce, and the relay closes.
+//!
 //! [`Dialer`] is the node's side, [`Reception`] the relay's; whether a response is good is judged by
-//! [`super::Gate`].
+//! [`super::Gate`]. [`Checker`] is the server's side of a check.
 
+mod checker;
 mod dialer;
 mod reception;
 #[cfg(test)]
@@ -33,8 +38,9 @@ use nom::combinator::{map, verify as check};
 use nom::number::complete::{be_u32, u8};
 use nom::{IResult, Parser};
 
+pub use checker::{CheckError, Checker};
 pub use dialer::{Access, DialError, Dialer, Proof};
-pub use reception::Reception;
+pub use reception::{Heard, Reception};
 
 use super::ticket::{self, SealedTicket, array};
 use super::totp::Binding;
@@ -133,6 +139,8 @@ pub enum Answer {
     Waiting,
     /// The other end is there: everything that follows is from it.
     Paired,
+    /// The answer to a check: the relay's signature.
+    Proof([u8; 64]),
     /// No; the relay closes.
     Refused(Reason),
 }
@@ -141,19 +149,21 @@ impl Answer {
     /// Appends the answer's bytes.
     pub fn encode(self, out: &mut Vec<u8>) {
         let text = match self {
-            Self::Waiting | Self::Paired => String::new(),
-            Self::Refused(reason) => reason.to_string(),
+            Self::Waiting | Self::Paired => Vec::new(),
+            Self::Proof(signature) => signature.to_vec(),
+            Self::Refused(reason) => reason.to_string().into_bytes(),
         };
         // Texts are ours and short.
         let length = u8::try_from(text.len()).unwrap_or(0);
         out.extend_from_slice(&[MAGIC[0], self.code(), length]);
-        out.extend(text.bytes().take(length.into()));
+        out.extend(text.into_iter().take(length.into()));
     }
 
     fn code(self) -> u8 {
         match self {
-            Self::Waiting => 0,
-            Self::Paired => 1,
+            Self::Waiting => WAITING,
+            Self::Paired => PAIRED,
+            Self::Proof(_) => PROOF,
             Self::Refused(reason) => reason as u8,
         }
     }
@@ -260,7 +270,13 @@ const RESPONSE_HEAD: usize = 16 + 32 + 32 + 1;
 /// The first byte tells a relay's handshake from TLS (0x16), HTTP (a letter) and a link (0xD2).
 const MAGIC: [u8; 4] = [0xd1, b'I', b'2', b'R'];
 const VERSION: u8 = 1;
+const WAITING: u8 = 0;
+const PAIRED: u8 = 1;
+const PROOF: u8 = 2;
 const KIND_CODE: u8 = 1;
 const KIND_TICKET: u8 = 2;
+const KIND_CHECK: u8 = 3;
 /// The place of the node's signature.
 const LABEL: &str = "inp2p relay v1 node";
+/// The place of the relay's signature.
+const LABEL_CHECK: &str = "inp2p relay v1 check";

@@ -1,7 +1,11 @@
 //! The relay's side: reads the opening and the response, and not a byte more.
 
-use super::{KIND_CODE, KIND_TICKET, OPENING, RESPONSE_HEAD, Reason, Response, encode_challenge};
-use crate::relay::ticket;
+use super::{
+    Answer, KIND_CHECK, KIND_CODE, KIND_TICKET, LABEL_CHECK, OPENING, RESPONSE_HEAD, Reason, Response,
+    encode_challenge,
+};
+use crate::auth::Identity;
+use crate::relay::ticket::{self, array};
 
 /// A connection that has not shown its permission yet. The driver reads exactly [`Self::wants`] bytes at a
 /// time: what lies behind the response is for the peer, and stays in the socket.
@@ -9,6 +13,16 @@ use crate::relay::ticket;
 pub struct Reception {
     challenge: [u8; 32],
     state: State,
+}
+
+/// What a connection wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one a connection, taken apart at once")]
+pub enum Heard {
+    /// To be joined with another: to be judged by the gate.
+    Response(Response),
+    /// To see that this relay is what it should be: to be answered with [`Reception::prove`].
+    Check([u8; 32]),
 }
 
 #[derive(Debug)]
@@ -42,12 +56,17 @@ impl Reception {
         }
     }
 
-    /// Takes exactly as many bytes as were wanted. What is to be sent is appended to `out`; the response is
-    /// returned when it is whole.
+    /// The answer to a check.
+    pub fn prove(&self, identity: &Identity, nonce: &[u8; 32]) -> Answer {
+        Answer::Proof(identity.sign(LABEL_CHECK, &[self.challenge, *nonce].concat()))
+    }
+
+    /// Takes exactly as many bytes as were wanted. What is to be sent is appended to `out`; what the other
+    /// side wants is returned when it has said so.
     ///
     /// # Errors
     /// If what came is not the handshake of this version.
-    pub fn receive(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<Response>, Reason> {
+    pub fn receive(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<Heard>, Reason> {
         if bytes.len() != self.wants() {
             return Err(Reason::Malformed);
         }
@@ -61,10 +80,11 @@ impl Reception {
                 self.state = State::Rest(bytes.to_vec());
                 Ok(None)
             }
+            State::Rest(head) if head.last() == Some(&KIND_CHECK) => Ok(Some(Heard::Check(array(bytes)))),
             State::Rest(mut response) => {
                 response.extend_from_slice(bytes);
                 match Response::parse(&response) {
-                    Ok(([], response)) => Ok(Some(response)),
+                    Ok(([], response)) => Ok(Some(Heard::Response(response))),
                     Ok(_) | Err(_) => Err(Reason::Malformed),
                 }
             }
@@ -77,6 +97,7 @@ impl Reception {
 fn rest(head: &[u8]) -> Option<usize> {
     match *head.last()? {
         KIND_CODE => Some(4 + 32 + 64),
+        KIND_CHECK => Some(32),
         KIND_TICKET => Some(ticket::LENGTH + 64),
         _ => None,
     }

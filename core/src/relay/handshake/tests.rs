@@ -53,8 +53,12 @@ impl Relay {
         let mut bytes = messages.concat();
         while reception.wants() > 0 && reception.wants() <= bytes.len() {
             let rest = bytes.split_off(reception.wants());
-            if let Some(response) = reception.receive(&bytes, &mut Vec::new())? {
-                return self.gate.admit(at, reception.challenge(), &response);
+            match reception.receive(&bytes, &mut Vec::new())? {
+                Some(Heard::Response(response)) => {
+                    return self.gate.admit(at, reception.challenge(), &response);
+                }
+                Some(Heard::Check(_)) => return Err(Reason::Late),
+                None => {}
             }
             bytes = rest;
         }
@@ -77,7 +81,9 @@ impl Relay {
         let (head, rest) = response.split_at(reception.wants());
         assert_eq!(reception.receive(head, &mut Vec::new()), Ok(None));
         assert_eq!(reception.wants(), rest.len());
-        let whole = reception.receive(rest, &mut Vec::new()).unwrap().unwrap();
+        let Ok(Some(Heard::Response(whole))) = reception.receive(rest, &mut Vec::new()) else {
+            panic!("not a response")
+        };
         assert_eq!(reception.wants(), 0);
         let judged = self.gate.admit(at, reception.challenge(), &whole);
         (judged, [opening, response])
@@ -417,6 +423,28 @@ fn what_is_no_node_is_refused() {
     // A node that would talk to itself.
     let (node, opening) = dialer(1, 1, &with_code(&relay));
     assert_eq!(relay.meet(start, node, opening).0, Err(Reason::Malformed));
+}
+
+#[test]
+fn a_check_tells_the_right_relay_from_another() {
+    for (seed, expected) in [(9, Ok(true)), (8, Err(CheckError::OtherKey))] {
+        let (mut opening, mut heard, mut request, mut answer) = (vec![], vec![], vec![], vec![]);
+        let mut checker = Checker::new(identity(9).public(), [1; 32], &mut opening);
+        let mut reception = Reception::new([4; 32]);
+        assert_eq!(reception.receive(&opening, &mut heard), Ok(None));
+        assert_eq!(heard.len(), checker.wants());
+        assert_eq!(checker.receive(&heard, &mut request), Ok(false));
+        let (head, rest) = request.split_at(reception.wants());
+        assert_eq!(reception.receive(head, &mut vec![]), Ok(None));
+        assert_eq!(rest.len(), reception.wants());
+        let Ok(Some(Heard::Check(nonce))) = reception.receive(rest, &mut vec![]) else { panic!("no check") };
+        reception.prove(&identity(seed), &nonce).encode(&mut answer);
+        assert_eq!(answer.len(), checker.wants());
+        assert_eq!(checker.receive(&answer, &mut vec![]), expected);
+        assert_eq!(checker.wants(), 0);
+    }
+    let mut checker = Checker::new(identity(9).public(), [1; 32], &mut vec![]);
+    assert_eq!(checker.receive(b"SSH-2.0-OpenSSH_9.9", &mut vec![]), Err(CheckError::NotARelay));
 }
 
 /// The values of `docs/protocol.md`, section 17.

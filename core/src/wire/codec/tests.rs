@@ -8,6 +8,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 use super::*;
 use crate::ids::{AttemptId, NodeName, PeerName, PublicKey, UserName};
 use crate::path::{Candidate, CandidateKind, Outcome, Rung, RungSet, Transport, Verdict};
+use crate::relay::{Credential, RelayOffer, RelaySecret, TicketKey, Tier};
 use crate::wire::message::*;
 use crate::wire::{Envelope, encode as encode_message};
 
@@ -80,6 +81,40 @@ fn code() -> impl Strategy<Value = Code> {
         Code::Other,
     ])
 }
+fn relay() -> impl Strategy<Value = RelayReport> {
+    (any::<bool>(), any::<u16>(), any::<u32>()).prop_map(|(super_relay, port, bandwidth_mbps)| RelayReport {
+        super_relay,
+        port,
+        bandwidth_mbps,
+    })
+}
+fn rtts() -> impl Strategy<Value = Vec<RelayRtt>> {
+    prop::collection::vec((key(), any::<u32>()).prop_map(|(relay, ms)| RelayRtt { relay, ms }), 0..=MAX_RTTS)
+}
+fn secrets() -> impl Strategy<Value = RelaySecrets> {
+    let secret = (any::<u32>(), any::<[u8; 32]>()).prop_map(|(id, key)| RelaySecret::new(id, key));
+    let tickets = (any::<u32>(), any::<[u8; 32]>()).prop_map(|(id, key)| TicketKey::new(id, key));
+    (prop::collection::vec(secret, 0..=MAX_SECRETS), prop::option::of(tickets))
+        .prop_map(|(user, tickets)| RelaySecrets { user, tickets })
+}
+fn targets() -> impl Strategy<Value = Targets> {
+    let rule = prop::sample::select(vec!["127.0.0.1:22", "10.0.0.0/8:80,443", "db.lan:*", "[::1]:1-9"]);
+    prop::collection::vec(rule.prop_map(|rule| rule.parse().unwrap()), 0..=8).prop_map(Targets)
+}
+fn shares() -> impl Strategy<Value = Vec<Share>> {
+    prop::collection::vec((user(), targets()).prop_map(|(user, targets)| Share { user, targets }), 0..4)
+}
+fn offers() -> impl Strategy<Value = Vec<RelayOffer>> {
+    let tier = prop::sample::select(vec![Tier::Private, Tier::Super, Tier::Server]);
+    let offer = (attempt(), prop::option::of(peer()), tier, key(), address()).prop_map(
+        |(attempt, relay, tier, key, address)| {
+            let addresses = vec![address];
+            let credential = Credential::Totp;
+            RelayOffer { attempt, relay, tier, key, addresses, websocket: false, credential }
+        },
+    );
+    prop::collection::vec(offer, 0..=MAX_OFFERS)
+}
 fn short() -> impl Strategy<Value = String> {
     ".{0,64}"
 }
@@ -112,15 +147,21 @@ proptest! {
         request: u32, software in short(), platform in short(), candidates in candidates(), rungs in rungs(),
         peers in peers(), outcomes in prop::collection::vec(outcome(), 0..=MAX_OUTCOMES),
         attempt in attempt(), code in code(), text in short(), server_time_ms: u64,
+        relay in prop::option::of(relay()), rtts in rtts(), keys in secrets(), shares in shares(),
     ) {
-        survives(request, &Report { software, platform, candidates, rungs, peers: peers.clone() });
-        survives(request, &ReportReply { online: peers.clone() });
+        survives(request, &Report { software, platform, candidates, rungs, peers: peers.clone(), relay });
+        let reply = ReportReply { online: peers.clone(), keys: keys.clone(), shares: shares.clone() };
+        survives(request, &reply);
+        survives(request, &PushRelayKeys { keys });
+        survives(request, &PushShares { shares });
         survives(request, &PeerOnline { peers });
         survives(request, &PeerOnlineReply {});
-        survives(request, &AttemptReport { attempt, outcomes });
+        survives(request, &AttemptReport { attempt, outcomes, rtts });
         survives(request, &AttemptReportReply {});
         survives(request, &Refused { code, text });
-        survives(request, &Heartbeat {});
+        survives(request, &Heartbeat::default());
+        let load = RelayLoad { sessions: 1, mbps: 2, bytes: server_time_ms };
+        survives(request, &Heartbeat { rtt_ms: Some(3), relay: Some(load) });
         survives(request, &HeartbeatReply { server_time_ms });
         survives(request, &Goodbye {});
         survives(request, &GoodbyeReply {});
@@ -130,10 +171,20 @@ proptest! {
     fn connects_and_pushes_survive_the_wire(
         request: u32, peer in peer(), candidates in candidates(), rungs in rungs(), attempt in attempt(),
         key in key(), punch_key in bytes(), asked: bool, name in short(), rule in prop::option::of(short()),
+        exclude in prop::collection::vec(key(), 0..=MAX_EXCLUDED), targets in prop::option::of(targets()),
+        relays in offers(), rtts in rtts(), reachable: bool,
     ) {
-        survives(request, &Connect { peer: peer.clone(), candidates: candidates.clone(), rungs });
+        let connect =
+            Connect { peer: peer.clone(), candidates: candidates.clone(), rungs, exclude: exclude.clone() };
+        survives(request, &connect);
+        survives(request, &RelayNodeReq { attempt, peer: peer.clone(), rungs, exclude, rtts });
+        survives(request, &RelayNodeRsp { offers: relays.clone() });
+        survives(request, &PushRelayOffer { attempt, peer: peer.clone(), offers: relays.clone() });
+        survives(request, &PushRelayCheck { reachable, reason: name.clone() });
+        survives(request, &PushRelayNews {});
         survives(request, &ConnectReply { attempt });
-        survives(request, &PunchStart { attempt, peer, key, candidates, rungs, punch_key, asked });
+        let start = PunchStart { attempt, peer, key, candidates, rungs, punch_key, asked, targets, relays };
+        survives(request, &start);
         survives(request, &PunchStartReply {});
         survives(request, &PushForward { name: name.clone(), rule });
         survives(request, &PushForwardReply { listen: name });
@@ -149,7 +200,7 @@ proptest! {
         candidates in candidates(), peers in peers(), at: prop::sample::Index, with: u8,
     ) {
         let report = Report {
-            software: "1".into(), platform: "p".into(), candidates, rungs: RungSet::ALL, peers,
+            software: "1".into(), platform: "p".into(), candidates, rungs: RungSet::ALL, peers, relay: None,
         };
         let mut body = Vec::new();
         encode(&report, &mut body);
@@ -219,7 +270,7 @@ fn a_body_reads_as_another_implementation_would_write_it() {
 impl Candidate {
     fn in_a_connect(self) -> Connect {
         let rungs = [Rung::TcpDirect].into_iter().collect();
-        Connect { peer: "b@u".parse().unwrap(), candidates: vec![self], rungs }
+        Connect { peer: "b@u".parse().unwrap(), candidates: vec![self], rungs, exclude: Vec::new() }
     }
 }
 
@@ -289,7 +340,10 @@ fn lists_end_at_their_own_caps() {
             ms: ms.into(),
         });
         let mut body = Vec::new();
-        encode(&AttemptReport { attempt: AttemptId([0; 16]), outcomes: outcomes.collect() }, &mut body);
+        encode(
+            &AttemptReport { attempt: AttemptId([0; 16]), outcomes: outcomes.collect(), rtts: Vec::new() },
+            &mut body,
+        );
         decode::<AttemptReport>(&body)
     };
     assert!(list_of(16).is_ok());

@@ -143,7 +143,7 @@ fn a_given_authority_is_checked_in_full() {
     };
     let listener = net.listen(&TcpConfig::default()).unwrap();
     let (events, _opened) = mpsc::channel(8);
-    let _front = serve(&net, listener, config, events, AdminClient::new().0, Arc::default()).unwrap();
+    let _front = serve(&net, listener, config, events, AdminClient::new().0, Arc::default(), None).unwrap();
     net.clone().run(async move {
         let _opened = _opened;
         let ours = tls::client_config(&net, provider(), Some(&pem.certificates)).unwrap();

@@ -16,7 +16,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use futures_rustls::TlsConnector;
 use futures_util::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use inp2p_core::ids::{NodeName, PublicKey, UserName};
-use inp2p_core::server::io::{AdminError, AdminReply, AdminRequest, KeyText, NodeView};
+use inp2p_core::server::io::{AdminError, AdminReply, AdminRequest, KeyText, NodeView, RelayView};
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::ServerName;
 
@@ -62,7 +62,7 @@ fn server(net: &TestNet, trusted: &[&str]) -> World {
     let (events_in, events) = mpsc::channel(8);
     let (client, admin) = AdminClient::new();
     let online = Arc::new(AtomicUsize::new(0));
-    let front = serve(net, listener, config, events_in, client, online.clone()).unwrap();
+    let front = serve(net, listener, config, events_in, client, online.clone(), None).unwrap();
     World { net: net.clone(), front, events, admin, online }
 }
 
@@ -110,6 +110,38 @@ fn control(request: AdminRequest) -> Result<AdminReply, AdminError> {
             // The test reads back what came through.
             Ok(rule.map_or(AdminReply::Done, |rule| AdminReply::Listening(format!("{name} = {rule}"))))
         }
+        AdminRequest::Relays => Ok(AdminReply::Relays(vec![relay()])),
+        AdminRequest::Share { user, node, to, targets } => {
+            known(&user, &node)?;
+            match (to.as_str(), targets) {
+                ("nobody", _) => {
+                    let message = "no such user".to_owned();
+                    Err(AdminError { status: 404, code: "unknown-user", message })
+                }
+                (_, Some(targets)) if targets.len() > 64 => {
+                    Err(AdminError { status: 409, code: "too-many", message: "too many".to_owned() })
+                }
+                _ => Ok(AdminReply::Done),
+            }
+        }
+        AdminRequest::Metrics => Ok(AdminReply::Metrics("inp2p_nodes_online 1\n".to_owned())),
+    }
+}
+
+fn relay() -> RelayView {
+    RelayView {
+        user: UserName::default(),
+        node: "nodeA".parse().unwrap(),
+        key: KeyText(PublicKey([7; 32])),
+        super_relay: true,
+        address: "198.51.100.7:27185".parse().unwrap(),
+        reachable: true,
+        reason: None,
+        rtt_ms: Some(12),
+        limit_mbps: 10,
+        sessions: 1,
+        mbps: 2,
+        bytes: 3,
     }
 }
 

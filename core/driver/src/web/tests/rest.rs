@@ -111,17 +111,29 @@ fn every_route_answers_as_its_call_does() {
         assert_eq!(ok(&world, "GET /api/v1/nodes/default/nodeB", "").await, node_b);
         assert_eq!(ok(&world, "DELETE /api/v1/nodes/default/nodeB/key", "").await, json!({}));
         assert_eq!(ok(&world, "DELETE /api/v1/nodes/default/nodeA/forwards/web", "").await, json!({}));
-        assert_eq!(ok(&world, "GET /api/v1/relays", "").await, json!({ "relays": [] }));
+        let relay = json!({
+            "user": "default", "node": "nodeA", "key": "07".repeat(32), "super": true,
+            "address": "198.51.100.7:27185", "reachable": true, "reason": null, "rtt_ms": 12,
+            "limit_mbps": 10, "sessions": 1, "mbps": 2, "bytes": 3,
+        });
+        assert_eq!(ok(&world, "GET /api/v1/relays", "").await, json!({ "relays": [relay] }));
+        let share = "PUT /api/v1/shares/default/nodeA/other";
+        assert_eq!(ok(&world, share, r#"["127.0.0.1:22","10.0.0.0/8:80,443"]"#).await, json!({}));
+        assert_eq!(ok(&world, "DELETE /api/v1/shares/default/nodeA/other", "").await, json!({}));
         assert_eq!(ok(&world, "GET /api/v1/openapi.json", "").await, openapi::document());
 
         let unknown = (404, "unknown-node".to_owned());
         assert_eq!(refused(&world, "GET /api/v1/nodes/default/nodeC", "").await, unknown);
         assert_eq!(refused(&world, "GET /api/v1/nodes/other/nodeA", "").await, unknown);
         assert_eq!(refused(&world, "DELETE /api/v1/nodes/default/nodeC/key", "").await, unknown);
-        let not_yet = (501, "not-yet".to_owned());
-        assert_eq!(refused(&world, "GET /api/v1/metrics", "").await, not_yet);
-        assert_eq!(refused(&world, "PUT /api/v1/shares/default/nodeA/other", "[]").await, not_yet);
-        assert_eq!(refused(&world, "DELETE /api/v1/shares/default/nodeA/other", "").await, not_yet);
+        let nobody = (404, "unknown-user".to_owned());
+        assert_eq!(refused(&world, "PUT /api/v1/shares/default/nodeA/nobody", "[]").await, nobody);
+        for bad in ["{}", "[7]", r#"["127.0.0.1"]"#, r#"["127.0.0.1:99999"]"#] {
+            assert_eq!(refused(&world, share, bad).await, (400, "bad-request".to_owned()), "{bad}");
+        }
+        let metrics = request(world.plain(LOOPBACK), &with_key("GET /api/v1/metrics"), "").await;
+        assert_eq!((metrics.status, metrics.body.as_str()), (200, "inp2p_nodes_online 1\n"));
+        assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     });
 }
 
@@ -289,6 +301,10 @@ fn the_description_is_true_of_nodes_and_of_every_reference() {
     let described: BTreeSet<_> = schemas["Node"]["properties"].as_object().unwrap().keys().cloned().collect();
     let view = serde_json::to_value(view("nodeA", true)).unwrap();
     assert_eq!(described, view.as_object().unwrap().keys().cloned().collect());
+    let described: BTreeSet<_> =
+        schemas["Relay"]["properties"].as_object().unwrap().keys().cloned().collect();
+    let relay = serde_json::to_value(relay()).unwrap();
+    assert_eq!(described, relay.as_object().unwrap().keys().cloned().collect());
     let text = document.to_string();
     for reference in text.split("#/components/schemas/").skip(1) {
         let name = reference.split('"').next().unwrap();

@@ -1,0 +1,110 @@
+//! What happens to a connection while it carries bytes: nothing may be lost.
+
+use inp2p_core::path::Rung;
+
+use crate::arguments::Arguments;
+use crate::expected::{RUNGS, expected};
+use crate::kind::Kind;
+use crate::lab::{Node, target};
+use crate::netns::Namespace;
+use crate::pair::reaches;
+use crate::transfer::Transfer;
+use crate::world::{Options, Place, World};
+
+/// A check of this kind.
+pub(crate) type Event = fn(&Arguments);
+
+/// All of them, with their names.
+pub(crate) const EVENTS: [(&str, Event); 4] = [
+    ("same LAN: over private addresses", same_lan),
+    ("NAT forgets all: conntrack flushed", nat_forgets_all),
+    ("NAT reloads: another port for everything", nat_reloads),
+    ("server killed and started again", server_killed),
+];
+
+/// Two nodes at the two ends of a forward to an echo, with a link on the best rung that there is.
+pub(crate) struct Two {
+    pub(crate) a: Node,
+    pub(crate) b: Node,
+    pub(crate) here: Place,
+    pub(crate) there: Place,
+    pub(crate) world: World,
+}
+
+impl Two {
+    /// Behind these NATs.
+    pub(crate) fn behind(a: Kind, b: Kind) -> Self {
+        let mut world = World::new(Options::default());
+        let (here, there) = (world.place(a), world.place(b));
+        let two = Self::at(world, here, there);
+        let expected = expected(a, b);
+        reaches(&two.a, expected.rung.unwrap().as_str(), expected.within);
+        two
+    }
+
+    /// At these places.
+    pub(crate) fn at(world: World, here: Place, there: Place) -> Self {
+        let echo = there.host.run(target::echo);
+        let b = there.online(world.node("b"));
+        let a = here.online(world.node("a").forward("b", echo));
+        Self { a, b, here, there, world }
+    }
+
+    /// Begins to send so many bytes there and back.
+    pub(crate) fn transfer(&self, length: usize) -> Transfer {
+        Transfer::begin(self.here.connect(&self.a), length)
+    }
+}
+
+/// Lets no more than this leave by an interface, so that a transfer lasts.
+pub(crate) fn limit(namespace: &Namespace, interface: &str, megabits: u32) {
+    let shape = format!("tbf rate {megabits}mbit burst 64kb latency 50ms");
+    namespace.tool("tc", &format!("qdisc replace dev {interface} root {shape}"));
+}
+
+fn same_lan(arguments: &Arguments) {
+    let mut world = World::new(Options::default());
+    let mut here = world.place(Kind::PortRestricted);
+    let (host, address) = here.home.as_mut().unwrap().host();
+    let there = Place { host, address, home: None };
+    let two = Two::at(world, here, there);
+    let direct = [Rung::UdpDirect, Rung::TcpDirect].into_iter().find(|rung| RUNGS.contains(rung)).unwrap();
+    reaches(&two.a, direct.as_str(), crate::lab::DEADLINE);
+    two.transfer(arguments.mebibytes << 20).finish();
+    assert_eq!(two.a.peer().remote.map(|remote| remote.ip()), Some(two.there.address.into()));
+    assert_eq!(two.b.peer().remote.map(|remote| remote.ip()), Some(two.here.address.into()));
+}
+
+fn nat_forgets_all(arguments: &Arguments) {
+    let two = Two::behind(Kind::PortRestricted, Kind::Public);
+    limit(&two.here.host, "eth0", 100);
+    let transfer = two.transfer(arguments.mebibytes << 20);
+    for percent in [20, 50, 80] {
+        transfer.reach(percent);
+        two.here.nat().tool("conntrack", "-F");
+    }
+    transfer.finish();
+}
+
+fn nat_reloads(arguments: &Arguments) {
+    let two = Two::behind(Kind::PortRestricted, Kind::Public);
+    limit(&two.here.host, "eth0", 100);
+    let transfer = two.transfer(arguments.mebibytes << 20);
+    transfer.reach(30);
+    let rules = Kind::Symmetric.rules(&two.here.home.as_ref().unwrap().public.to_string(), "192.168.1.2");
+    two.here.nat().rules(&format!("flush ruleset\n{rules}"));
+    two.here.nat().tool("conntrack", "-F");
+    transfer.finish();
+}
+
+fn server_killed(arguments: &Arguments) {
+    let mut two = Two::behind(Kind::PortRestricted, Kind::Public);
+    limit(&two.here.host, "eth0", 100);
+    let transfer = two.transfer(arguments.mebibytes << 20);
+    transfer.reach(30);
+    two.world.restart_server();
+    transfer.finish();
+    two.a.wait_until("logged in again", |status| {
+        (status.server.connected && status.server.relogins == 1).then_some(())
+    });
+}

@@ -1,0 +1,68 @@
+//! A pair of NATs: two nodes behind them find the best path there is, and bytes go both ways intact.
+
+use std::time::{Duration, Instant};
+
+use inp2p_core::status::{PeerState, PeerStatus};
+
+use crate::expected::expected;
+use crate::kind::Kind;
+use crate::lab::{End, Node, end_of, target};
+use crate::transfer::Transfer;
+use crate::world::{Options, Place, World};
+
+/// What came of a pair.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    /// The rung, or `none`.
+    pub(crate) rung: String,
+    /// From both being logged in to the link on that rung.
+    pub(crate) connected: Duration,
+    /// Bytes a second, both ways together; none without a link.
+    pub(crate) rate: Option<f64>,
+}
+
+/// Runs a pair; `mebibytes` go each way.
+pub(crate) fn run(a: Kind, b: Kind, mebibytes: usize) -> Found {
+    let options = Options { on_443: [a, b].contains(&Kind::Only443), ..Options::default() };
+    let mut world = World::new(options);
+    let (here, there) = (world.place(a), world.place(b));
+    let echo = there.host.run(target::echo);
+    let peer = there.online(world.node("b"));
+    let node = here.online(world.node("a").forward("b", echo));
+    let start = Instant::now();
+    let expected = expected(a, b);
+    let Some(rung) = expected.rung else {
+        refused(&here, &node);
+        return Found { rung: "none".to_owned(), connected: start.elapsed(), rate: None };
+    };
+    reaches(&node, rung.as_str(), expected.within);
+    let connected = start.elapsed();
+    let begin = Instant::now();
+    Transfer::begin(here.connect(&node), mebibytes << 20).finish();
+    let rate = Some((mebibytes << 21) as f64 / begin.elapsed().as_secs_f64());
+    // It has not left the rung while it carried the bytes, and both ends name the same one.
+    for node in [&node, &peer] {
+        let peer = node.peer();
+        assert_eq!(peer.rung, Some(rung), "{peer:#?}\n{}", node.program.log());
+    }
+    Found { rung: rung.to_string(), connected, rate }
+}
+
+/// Waits until the only peer is connected on this rung.
+pub(crate) fn reaches(node: &Node, rung: &str, within: Duration) -> PeerStatus {
+    node.wait_within(within, &format!("on {rung}"), |status| {
+        let peer = status.peers.first()?;
+        (peer.state == PeerState::Connected && peer.rung?.as_str() == rung).then(|| peer.clone())
+    })
+}
+
+/// Nothing leads to the peer: that is said, and connections are refused.
+fn refused(place: &Place, node: &Node) {
+    let peer = node.wait_until("refused", |status| {
+        let peer = status.peers.first()?;
+        (peer.state == PeerState::Failed).then(|| peer.clone())
+    });
+    assert!(peer.error.is_some() && !peer.attempts.is_empty(), "without a reason: {peer:#?}");
+    let mut stream = place.connect(node);
+    assert!(end_of(&mut stream) != End::Open, "a connection to nowhere stays open");
+}

@@ -1,0 +1,395 @@
+//! Punching over TCP by simultaneous open (RFC 9293 section 3.5, RFC 5128 section 3.4): both sides connect
+//! at the same instant, from the port that they listen on, to where the server saw the other.
+//!
+//! The SYN of each opens its own NAT for the other's. If they cross, both connect and one connection comes
+//! of it; if one comes first and is dropped, the other one's meets an open NAT. A NAT that answers the first
+//! with a reset may close what this side opened, so a connection that failed is begun anew at the *next
+//! instant of a common ladder* ([`ROUNDS`]) and not at once: two sides that each answer the other's failure
+//! would miss each other for ever.
+//!
+//! Before the common instant come *openers* ([`OPENERS`]), SYNs with a time to live that gets them through
+//! this side's NATs and no further: what they open stays open for the other's SYN, which therefore comes
+//! neither to a closed door nor, as Linux's NAT has it, in the way of this side's own port (see `plan`).
+//!
+//! As for UDP the plan is made from what both are behind. One side with a mapping a peer and regular ports
+//! is met at predicted ones. Random ports are not guessed: SYNs to a thousand ports look like a scan, and a
+//! relay does better. Filters for TCP are not known (the server never dials), so whatever may work is tried.
+//!
+//! Common is the instant because the server tells both at once and says for how long to wait; each side
+//! takes off the time that the message was under way. The machine only says when to dial what, and hears
+//! what failed; a connection that comes about proves the peer's key like any other (`link`), and the first
+//! one that does wins.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::plan::{Mapping, Situation, reflexive};
+use super::ports;
+use super::why::Why;
+use crate::path::{Rung, Transport};
+
+/// From which local port a connection is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// The one that the node listens on, whose mapping was measured.
+    Listening,
+    /// Any: for a row of mappings.
+    Any,
+}
+
+/// One connection to try for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dial {
+    /// Where to.
+    pub to: SocketAddr,
+    /// From where.
+    pub from: From,
+}
+
+/// What is tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// All at the same instant.
+    pub dials: Vec<Dial>,
+    /// Why there are none, if so.
+    pub hopeless: Option<Why>,
+}
+
+impl Plan {
+    /// Decides.
+    pub fn new(situation: &Situation<'_>) -> Self {
+        let hopeless = |why| Self { dials: Vec::new(), hopeless: Some(why) };
+        if !situation.rungs.contains(Rung::TcpPunch) {
+            return hopeless(Why::NotAmongRungs);
+        }
+        let own = situation.own.tcp4.unwrap_or_default();
+        let peer = situation.peer.tcp4.unwrap_or_default();
+        let mut dials = Vec::new();
+        let mut why = None;
+        let mut publics = reflexive(situation.candidates, Transport::Tcp).take(MAX_OBSERVED).peekable();
+        if publics.peek().is_none() {
+            why = Some(if peer.blocked { Why::PeerTcpBlocked } else { Why::NoTcpAddress });
+        }
+        for public in publics {
+            let listening = |to| Dial { to, from: From::Listening };
+            let row = |to| (0..ROW).map(move |_| Dial { to, from: From::Any });
+            if public.is_ipv6() {
+                // No ports are translated there: only firewalls are opened.
+                dials.push(listening(public));
+                continue;
+            }
+            match (Mapping::of(&own), Mapping::of(&peer)) {
+                _ if own.blocked => why = Some(Why::OwnTcpBlocked),
+                _ if peer.blocked => why = Some(Why::PeerTcpBlocked),
+                (Mapping::Regular(_), Mapping::Regular(step)) => {
+                    dials.extend(row(ports::ahead(public, step, BOTH_AHEAD)));
+                }
+                (Mapping::Regular(_), _) => {
+                    dials.push(listening(public));
+                    dials.extend(row(public));
+                }
+                (_, Mapping::Regular(step)) => {
+                    dials.extend(AHEAD.map(|ahead| listening(ports::ahead(public, step, ahead))));
+                }
+                (Mapping::Own, Mapping::Own) => why = Some(Why::BothSymmetric),
+                (Mapping::One | Mapping::Own | Mapping::Unknown, _) => dials.push(listening(public)),
+            }
+        }
+        dials.truncate(MAX_DIALS);
+        let hopeless = why.filter(|_| dials.is_empty());
+        Self { dials, hopeless }
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The connection with this number failed, or what came of it did.
+    Failed(u32),
+    /// The attempt is over.
+    Stop,
+    /// Nothing but time.
+    Tick,
+}
+
+/// What has to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Connect.
+    Dial {
+        /// Its number.
+        number: u32,
+        /// How.
+        dial: Dial,
+    },
+    /// Begin to connect from the port that the node listens on, and drop the connection once the SYN is out.
+    Open {
+        /// Where to.
+        to: SocketAddr,
+        /// The time to live.
+        hops: u8,
+    },
+    /// Nothing more is tried.
+    GaveUp(Why),
+}
+
+/// The machine of one attempt.
+#[derive(Debug)]
+pub struct TcpPuncher {
+    start: Instant,
+    places: Vec<Place>,
+    /// How many of the openers are out.
+    opened: usize,
+    /// How many rounds have begun.
+    round: usize,
+    next_number: u32,
+    actions: VecDeque<Action>,
+}
+
+#[derive(Debug)]
+struct Place {
+    dial: Dial,
+    /// The connection that is under way.
+    number: Option<u32>,
+    tried: bool,
+}
+
+impl TcpPuncher {
+    /// Begins at `start`, the common instant.
+    pub fn new(plan: Plan, start: Instant) -> Self {
+        let place = |dial| Place { dial, number: None, tried: false };
+        Self {
+            start,
+            places: plan.dials.into_iter().map(place).collect(),
+            opened: 0,
+            round: 0,
+            next_number: 0,
+            actions: plan.hopeless.map(Action::GaveUp).into_iter().collect(),
+        }
+    }
+
+    /// Takes in what happened. Actions and the deadline may have changed afterwards.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Failed(number) => {
+                let failed = self.places.iter_mut().find(|place| place.number == Some(number));
+                if let Some(place) = failed {
+                    place.number = None;
+                }
+            }
+            Input::Stop => self.places.clear(),
+            Input::Tick => {}
+        }
+        while self.due().is_some_and(|at| at <= now) {
+            match OPENERS.get(self.opened) {
+                Some((_, hops)) => self.send_openers(*hops),
+                None => self.begin_round(),
+            }
+        }
+    }
+
+    /// The next thing to do, first in first out.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Input::Tick`] is due, and why.
+    pub fn deadline(&self) -> Option<(Instant, &'static str)> {
+        self.due().map(|at| (at, "punch: connect at the common instant"))
+    }
+
+    fn due(&self) -> Option<Instant> {
+        if self.places.is_empty() {
+            return None;
+        }
+        if let Some((before, _)) = OPENERS.get(self.opened) {
+            return Some(self.start.checked_sub(*before).unwrap_or(self.start));
+        }
+        let after = ROUNDS.get(self.round).copied().or((self.round == ROUNDS.len()).then_some(END))?;
+        Some(self.start + Duration::from_millis(after))
+    }
+
+    fn send_openers(&mut self, hops: u8) {
+        self.opened += 1;
+        let listening = self.places.iter().filter(|place| place.dial.from == From::Listening);
+        self.actions.extend(listening.map(|place| Action::Open { to: place.dial.to, hops }));
+    }
+
+    fn begin_round(&mut self) {
+        self.round += 1;
+        if self.round > ROUNDS.len() {
+            let dials = self.next_number;
+            self.actions.push_back(Action::GaveUp(Why::NoConnection { dials }));
+            return;
+        }
+        for place in &mut self.places {
+            // A row is for its mappings: another round of it would make others.
+            let again = place.dial.from == From::Listening || !place.tried;
+            if place.number.is_none() && again {
+                let number = self.next_number;
+                self.next_number += 1;
+                (place.number, place.tried) = (Some(number), true);
+                self.actions.push_back(Action::Dial { number, dial: place.dial });
+            }
+        }
+    }
+}
+
+/// When what has failed is begun anew, in milliseconds from the common instant. The SYN that got lost is
+/// repeated by the system, after 1 and 3 s; this is for what was refused.
+const ROUNDS: [u64; 6] = [0, 400, 1_000, 2_000, 3_500, 5_000];
+/// When it is given up: the last round's SYN has been answered, or the SYN that the system repeats after 3 s.
+const END: u64 = 7_000;
+
+/// How long both sides wait before the first SYN, from when the server spoke: longer than the way from it to
+/// either side.
+pub const COMMON_DELAY: Duration = Duration::from_millis(400);
+
+/// Openers' times to live, and how long before the common instant they leave.
+const OPENERS: [(Duration, u8); 2] = [(Duration::from_millis(150), 2), (Duration::from_millis(100), 3)];
+
+const MAX_OBSERVED: usize = 2;
+/// Connections that a node with regular ports makes, so that one of them has a mapping that the peer can tell.
+const ROW: usize = 16;
+/// The ports that the peer tries: each row of 16 holds one of them, if the port advanced by less than 90.
+const AHEAD: [i32; 8] = [4, 18, 32, 46, 60, 74, 88, 102];
+/// Both with steps: the row holds this port if the ports advanced by less than ten.
+const BOTH_AHEAD: i32 = 10;
+/// At a time: one address's row, and a connection to each of the others.
+const MAX_DIALS: usize = ROW + 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Role;
+    use crate::nat::{Behaviour, Dependence, Finding, NatReport};
+    use crate::path::{Candidate, CandidateKind, RungSet};
+
+    fn side(mapping: Dependence, port_step: Option<i32>) -> NatReport {
+        let mapping = Finding { is: mapping, confirmed: true };
+        NatReport {
+            tcp4: Some(Behaviour { mapping, port_step, ..Behaviour::default() }),
+            ..NatReport::default()
+        }
+    }
+
+    fn plan(own: &NatReport, peer: &NatReport) -> Plan {
+        let candidates = ["192.0.2.1:5000", "[2001:db8::1]:5000"].map(|address| Candidate {
+            kind: CandidateKind::ServerReflexive,
+            transport: Transport::Tcp,
+            address: address.parse().unwrap(),
+        });
+        let candidates = &candidates[..1];
+        Plan::new(&Situation { own, peer, role: Role::Controlling, candidates, rungs: RungSet::ALL })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn numbers(puncher: &mut TcpPuncher) -> Vec<u32> {
+        let actions = std::iter::from_fn(|| puncher.poll_action());
+        actions
+            .filter_map(|action| match action {
+                Action::Dial { number, .. } => Some(number),
+                Action::Open { .. } | Action::GaveUp(_) => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn one_mapping_on_both_sides_is_one_connection_from_the_listening_port() {
+        let cone = side(Dependence::EndpointIndependent, None);
+        let dial = Dial { to: "192.0.2.1:5000".parse().unwrap(), from: From::Listening };
+        assert_eq!(plan(&cone, &cone).dials, [dial]);
+        assert_eq!(plan(&NatReport::default(), &NatReport::default()).dials, [dial]);
+    }
+
+    #[test]
+    fn the_row_of_one_side_holds_a_port_that_the_other_tries() {
+        let cone = side(Dependence::EndpointIndependent, None);
+        for step in [1, 2, -1] {
+            let regular = side(Dependence::AddressAndPortDependent, Some(step));
+            let row = plan(&regular, &cone).dials.len();
+            let tried: Vec<i32> =
+                plan(&cone, &regular).dials.iter().map(|dial| i32::from(dial.to.port())).collect();
+            for drift in 0..88 {
+                let made = (1..=i32::try_from(row).unwrap()).map(|n| 5000 + step * (drift + n));
+                assert!(made.into_iter().any(|port| tried.contains(&port)), "step {step}, drift {drift}");
+            }
+        }
+    }
+
+    #[test]
+    fn random_ports_on_both_sides_are_not_tried() {
+        let symmetric = side(Dependence::AddressAndPortDependent, None);
+        assert_eq!(plan(&symmetric, &symmetric).hopeless, Some(Why::BothSymmetric));
+        let blocked = Behaviour { blocked: true, ..Behaviour::default() };
+        let blocked = NatReport { tcp4: Some(blocked), ..NatReport::default() };
+        assert_eq!(plan(&blocked, &symmetric).hopeless, Some(Why::OwnTcpBlocked));
+        assert_eq!(plan(&symmetric, &blocked).hopeless, Some(Why::PeerTcpBlocked));
+    }
+
+    #[test]
+    fn what_was_refused_is_begun_anew_at_the_next_common_instant_and_what_waits_is_left_alone() {
+        let cone = side(Dependence::EndpointIndependent, None);
+        let now = start();
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut puncher = TcpPuncher::new(plan(&cone, &cone), at(400));
+        puncher.handle(now, Input::Tick);
+        assert!(numbers(&mut puncher).is_empty());
+        puncher.handle(at(400), Input::Tick);
+        assert_eq!(numbers(&mut puncher), [0]);
+        puncher.handle(at(430), Input::Failed(0));
+        assert!(numbers(&mut puncher).is_empty());
+        assert_eq!(puncher.deadline().map(|(at, _)| at), Some(at(800)));
+        puncher.handle(at(800), Input::Tick);
+        assert_eq!(numbers(&mut puncher), [1]);
+        puncher.handle(at(1_400), Input::Tick);
+        puncher.handle(at(1_500), Input::Failed(0));
+        assert!(numbers(&mut puncher).is_empty());
+    }
+
+    #[test]
+    fn openers_leave_before_the_common_instant() {
+        let cone = side(Dependence::EndpointIndependent, None);
+        let start = start() + COMMON_DELAY;
+        let mut puncher = TcpPuncher::new(plan(&cone, &cone), start);
+        let to = "192.0.2.1:5000".parse().unwrap();
+        for (before, hops) in OPENERS {
+            assert_eq!(puncher.deadline().map(|(at, _)| at), Some(start - before));
+            puncher.handle(start - before, Input::Tick);
+            assert_eq!(puncher.poll_action(), Some(Action::Open { to, hops }));
+            assert_eq!(puncher.poll_action(), None);
+        }
+        assert_eq!(puncher.deadline().map(|(at, _)| at), Some(start));
+    }
+
+    #[test]
+    fn it_ends_and_says_how_often_it_tried() {
+        let cone = side(Dependence::EndpointIndependent, None);
+        let mut puncher = TcpPuncher::new(plan(&cone, &cone), start());
+        let mut why = None;
+        while let Some((at, _)) = puncher.deadline() {
+            puncher.handle(at, Input::Tick);
+            while let Some(action) = puncher.poll_action() {
+                match action {
+                    Action::Dial { number, .. } => puncher.handle(at, Input::Failed(number)),
+                    Action::Open { .. } => {}
+                    Action::GaveUp(reason) => why = Some(reason),
+                }
+            }
+        }
+        assert_eq!(why, Some(Why::NoConnection { dials: 6 }));
+    }
+
+    #[test]
+    fn nothing_is_dialled_after_the_end() {
+        let cone = side(Dependence::EndpointIndependent, None);
+        let mut puncher = TcpPuncher::new(plan(&cone, &cone), start());
+        puncher.handle(start(), Input::Stop);
+        assert_eq!((puncher.deadline(), puncher.poll_action()), (None, None));
+    }
+}
