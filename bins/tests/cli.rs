@@ -268,7 +268,6 @@ fn what_is_not_there_yet_gets_one_warning_each() {
     let lab = Lab::new("warn");
     let server = lab.server();
     let flags = [
-        "-relay",
         "-bw",
         "5",
         "-relay-port",
@@ -282,7 +281,7 @@ fn what_is_not_there_yet_gets_one_warning_each() {
     ];
     let node = lab.node(&server, "a").with(&flags).online();
     let log = node.program.log();
-    for flag in ["-relay has", "-bw has", "-relay-port has", "-stun-udp1 has", "-stun-tcp2 has", "-rungs: "] {
+    for flag in ["-bw has", "-relay-port has", "-stun-udp1 has", "-stun-tcp2 has", "-rungs: "] {
         assert_eq!(
             log.lines().filter(|line| line.contains("WARN") && line.contains(flag)).count(),
             1,

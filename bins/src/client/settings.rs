@@ -183,7 +183,7 @@ pub(crate) fn relay_status(relay: RelaySetup) -> RelayStatus {
         super_relay: relay.super_relay,
         port: relay.port,
         reachable: false,
-        reason: relay.enabled.then(|| NO_RELAY_YET.to_owned()),
+        reason: None,
         sessions: 0,
         bytes: 0,
         limit_mbps: relay.bandwidth_mbps,
@@ -197,13 +197,11 @@ fn warn_of_what_is_not_there(given: Given<'_>, config: &Config) -> Result<(), Fa
             warn!("-{flag} has no effect yet: this version does not probe NATs");
         }
     }
-    if relay(config).enabled {
-        let flag = if config.relay.super_relay == Some(true) { "-super" } else { "-relay" };
-        warn!("{flag} has no effect yet: {NO_RELAY_YET}");
-    }
-    for flag in ["relay-port", "bw"] {
-        if given.has(flag) {
-            warn!("-{flag} has no effect yet: {NO_RELAY_YET}");
+    if !relay(config).enabled {
+        for flag in ["relay-port", "bw"] {
+            if given.has(flag) {
+                warn!("-{flag} has no effect without -relay or -super");
+            }
         }
     }
     if let Some(rungs) = &config.rungs {
@@ -238,8 +236,6 @@ impl std::str::FromStr for Rungs {
         rungs.collect::<Result<_, _>>().map(Self)
     }
 }
-
-const NO_RELAY_YET: &str = "this version does not relay";
 
 /// The original's default ports and bandwidth.
 const SERVER_PORT: u16 = 27183;

@@ -15,6 +15,7 @@ pub mod os;
 mod peers;
 pub mod relay;
 pub mod server;
+mod service;
 mod session;
 pub mod setup;
 mod stun;

@@ -335,8 +335,13 @@ impl Signal {
 
     /// Where the server is, while the node is logged in.
     pub(super) fn online(&self) -> Option<IpAddr> {
+        self.remote().map(|remote| remote.ip())
+    }
+
+    /// The address and port of the signalling connection's other end, while the node is logged in.
+    pub(super) fn remote(&self) -> Option<SocketAddr> {
         match &self.state {
-            State::Online(online) => Some(online.remote.ip()),
+            State::Online(online) => Some(online.remote),
             State::Waiting { .. }
             | State::Opening { .. }
             | State::Hello { .. }

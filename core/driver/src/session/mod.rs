@@ -24,7 +24,7 @@ use inp2p_core::agent::io::SessionNews;
 use inp2p_core::ids::{AttemptId, PeerName, PublicKey};
 use inp2p_core::link::{LinkKeys, Preface};
 use inp2p_core::mux::{Config, Key, code};
-use inp2p_core::relay::RelayOffer;
+use inp2p_core::relay::Access;
 use inp2p_core::session::{Attempt, Session, SessionConfig};
 use inp2p_core::tunnel::Allow;
 use inp2p_core::wire::message::Targets;
@@ -55,7 +55,7 @@ pub(crate) enum Command<N: Net> {
         /// Which.
         attempt: AttemptId,
         /// The relays, the best first.
-        offers: Vec<RelayOffer>,
+        relays: Vec<Access>,
     },
     /// What a peer of another user may have dialled has changed.
     Restrict {
@@ -257,8 +257,8 @@ impl<N: Net> Task<N> {
                 self.policy.share = targets.map(|targets| Arc::new(targets.0.into_iter().collect()));
                 self.attempt(now, key, attempt);
             }
-            Command::Offers { attempt, offers } => {
-                debug!(peer = %self.peer, ?attempt, relays = offers.len(), "more relays");
+            Command::Offers { attempt, relays } => {
+                debug!(peer = %self.peer, ?attempt, relays = relays.len(), "more relays");
             }
             Command::Restrict { targets, end } => {
                 self.restrict(targets);
