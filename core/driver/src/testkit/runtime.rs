@@ -92,7 +92,7 @@ pub fn a_panic_of_main_drops_the_tasks_too<R: Start>() {
         starts.await.unwrap();
         panic!("as this check wants it");
     };
-    let ended = catch_unwind(AssertUnwindSafe(|| R::start::<_>(2, main).map(|()| ())));
+    let ended = catch_unwind(AssertUnwindSafe(|| R::start(2, main)));
     assert!(ended.is_err());
     assert_eq!(Arc::strong_count(&held), 1);
 }
