@@ -8,7 +8,7 @@ default:
 all: test ci
 
 # All checks but the tests, which .ci/run runs by the README's own command.
-ci: fmt lint doc purity runtimes demo programs lab
+ci: fmt lint doc purity runtimes demo programs ci-sim lab
 
 # The sweeps of the simulator, its speed, and the table of NAT pairs against docs/nat.md.
 ci-sim: sim-same sim sim-speed nat-table-check
@@ -141,7 +141,7 @@ sim-shrink seed:
     cargo run -q --release --locked -p inp2p-sim --bin sim -- shrink {{seed}}
 
 # The same seeds give the same hash in two processes, and in debug and release.
-sim-same seeds="100":
+sim-same seeds="200":
     #!/usr/bin/env bash
     set -euo pipefail
     hash() { cargo run -q --locked "$@" -p inp2p-sim --bin sim -- sweep {{seeds}} | tail -1; }
