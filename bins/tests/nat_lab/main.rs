@@ -22,9 +22,13 @@ mod kernel;
 mod kind;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod ladder;
 mod netns;
 mod pair;
 mod report;
+mod reports;
+mod ssh;
+mod survive;
 mod transfer;
 mod world;
 
@@ -38,10 +42,13 @@ use std::time::Instant;
 
 use arguments::Arguments;
 use events::{EVENTS, Event};
+use expected::RUNGS;
 use kernel::{MEASUREMENTS, Measurement};
 use kind::Kind;
+use ladder::{LADDER, Step};
 use pair::Found;
 use report::{Ended, Report};
+use survive::SURVIVALS;
 
 /// A check that may be repeated.
 struct Check {
@@ -51,6 +58,7 @@ struct Check {
 
 enum Work {
     Pair(Kind, Kind),
+    Step(Step),
     Event(Event),
     Kernel(Measurement),
 }
@@ -59,6 +67,10 @@ impl Check {
     fn run(&self, arguments: &Arguments) -> Option<Found> {
         match self.work {
             Work::Pair(a, b) => Some(pair::run(a, b, arguments.mebibytes)),
+            Work::Step(step) => {
+                step.run(arguments);
+                None
+            }
             Work::Kernel(measure) => {
                 measure();
                 None
@@ -75,7 +87,7 @@ impl Check {
         match self.work {
             Work::Pair(a, b) => expected::expected(a, b).rung.is_none(),
             Work::Kernel(_) => true,
-            Work::Event(_) => false,
+            Work::Step(_) | Work::Event(_) => false,
         }
     }
 }
@@ -116,6 +128,13 @@ fn all() -> Vec<Check> {
     }
     let kernel = |(name, measure): (&str, _)| Check { name: name.to_owned(), work: Work::Kernel(measure) };
     checks.extend(MEASUREMENTS.map(kernel));
+    let steps = LADDER.into_iter().filter(|step| RUNGS.contains(&step.rung));
+    checks.extend(steps.map(|step| Check { name: step.name(), work: Work::Step(step) }));
+    for (name, survival, needs) in SURVIVALS {
+        if needs.iter().all(|rung| RUNGS.contains(rung)) {
+            checks.push(Check { name: name.to_owned(), work: Work::Event(survival) });
+        }
+    }
     checks.extend(EVENTS.map(|(name, event)| Check { name: name.to_owned(), work: Work::Event(event) }));
     checks
 }
@@ -160,7 +179,7 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-const NEEDS: [&str; 4] = ["ip", "nft", "conntrack", "tc"];
+const NEEDS: [&str; 6] = ["ip", "nft", "conntrack", "tc", "ssh", "ssh-keygen"];
 
 /// How many checks run at the same time: each keeps a core busy while it copies.
 const AT_ONCE: usize = 2;

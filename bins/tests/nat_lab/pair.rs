@@ -38,8 +38,8 @@ pub(crate) fn run(a: Kind, b: Kind, mebibytes: usize) -> Found {
     reaches(&node, rung.as_str(), expected.within);
     let connected = start.elapsed();
     let begin = Instant::now();
-    Transfer::begin(here.connect(&node), mebibytes << 20).finish();
-    let rate = Some((mebibytes << 21) as f64 / begin.elapsed().as_secs_f64());
+    let bytes = Transfer::begin(here.connect(&node), mebibytes << 20).finish();
+    let rate = Some(2.0 * bytes as f64 / begin.elapsed().as_secs_f64());
     // It has not left the rung while it carried the bytes, and both ends name the same one.
     for node in [&node, &peer] {
         let peer = node.peer();

@@ -96,7 +96,8 @@ impl Place {
 fn start_server(lab: &Lab, host: &Namespace, options: Options) -> Program {
     let data = lab.path("server").display().to_string();
     let (bind, second) = (SERVER.to_string(), SERVER2.to_string());
-    let mut command = lab.inp2ps(&["-token", TOKEN, "-bind", &bind, "-data", &data]);
+    let other = format!("{}={}", OTHER_USER.0, OTHER_USER.1);
+    let mut command = lab.inp2ps(&["-token", TOKEN, "-token", &other, "-bind", &bind, "-data", &data]);
     if options.two_addresses {
         command.args(["-stun-ip2", &second]);
     }
@@ -107,3 +108,6 @@ fn start_server(lab: &Lab, host: &Namespace, options: Options) -> Program {
     server.wait_for_log("inp2ps listens");
     server
 }
+
+/// A second user, and the token.
+pub(crate) const OTHER_USER: (&str, &str) = ("other", "87654321");
