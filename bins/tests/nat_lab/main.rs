@@ -26,7 +26,6 @@ mod ladder;
 mod netns;
 mod pair;
 mod report;
-mod reports;
 mod ssh;
 mod survive;
 mod transfer;
@@ -46,7 +45,7 @@ use expected::RUNGS;
 use kernel::{MEASUREMENTS, Measurement};
 use kind::Kind;
 use ladder::{LADDER, Step};
-use pair::Found;
+use pair::{CORE, Found, RUNTIMES};
 use report::{Ended, Report};
 use survive::SURVIVALS;
 
@@ -57,7 +56,7 @@ struct Check {
 }
 
 enum Work {
-    Pair(Kind, Kind),
+    Pair([Kind; 2], [&'static str; 2]),
     Step(Step),
     Event(Event),
     Kernel(Measurement),
@@ -66,7 +65,7 @@ enum Work {
 impl Check {
     fn run(&self, arguments: &Arguments) -> Option<Found> {
         match self.work {
-            Work::Pair(a, b) => Some(pair::run(a, b, arguments.mebibytes)),
+            Work::Pair(kinds, runtimes) => Some(pair::run(kinds, runtimes, arguments.mebibytes)),
             Work::Step(step) => {
                 step.run(arguments);
                 None
@@ -85,7 +84,7 @@ impl Check {
     /// Whether it leaves the processors to others.
     fn only_waits(&self) -> bool {
         match self.work {
-            Work::Pair(a, b) => expected::expected(a, b).rung.is_none(),
+            Work::Pair([a, b], _) => expected::expected(a, b).rung.is_none(),
             Work::Kernel(_) => true,
             Work::Step(_) | Work::Event(_) => false,
         }
@@ -123,7 +122,13 @@ fn all() -> Vec<Check> {
     let mut checks = Vec::new();
     for (index, a) in Kind::ALL.into_iter().enumerate() {
         for b in Kind::ALL.into_iter().skip(index) {
-            checks.push(Check { name: format!("pair {a} x {b}"), work: Work::Pair(a, b) });
+            checks.push(Check { name: format!("pair {a} x {b}"), work: Work::Pair([a, b], ["tokio"; 2]) });
+        }
+    }
+    for runtimes in RUNTIMES {
+        for [a, b] in CORE {
+            let name = format!("runtimes {}: pair {a} x {b}", runtimes.join(" and "));
+            checks.push(Check { name, work: Work::Pair([a, b], runtimes) });
         }
     }
     let kernel = |(name, measure): (&str, _)| Check { name: name.to_owned(), work: Work::Kernel(measure) };
