@@ -230,10 +230,10 @@ impl Session {
         {
             punch.linked(now, path.socket);
             punch.settle(id, link, actions);
-        } else if let Some(why) = punch.why() {
-            if let Some(run) = runs.iter_mut().find(|run| run.id() == *attempt) {
-                run.punch_failed(why);
-            }
+        } else if let Some(why) = punch.why()
+            && let Some(run) = runs.iter_mut().find(|run| run.id() == *attempt)
+        {
+            run.punch_failed(why);
         }
         link.receive(now, &mut Above { id, lane, nomination })
     }
