@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::ids::{AttemptId, ConnId, PeerName, PublicKey};
+use crate::nat::NatReport;
 use crate::path::{Outcome, Rung};
 use crate::relay::RelayOffer;
 use crate::session::Attempt;
@@ -18,6 +19,8 @@ pub enum Input<'a> {
     Listening(u16),
     /// The addresses of the interfaces that are up, at start and whenever they change.
     Interfaces(&'a [IpAddr]),
+    /// What the prober has found out about the NATs before the node; none at the start, if it is at work.
+    Nat(Option<Box<NatReport>>),
     /// The signalling connection that [`Action::OpenSignal`] asked for is up.
     SignalOpened {
         /// Which.

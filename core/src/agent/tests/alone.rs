@@ -6,6 +6,7 @@ use super::*;
 use crate::auth::SecureChannel;
 use crate::auth::login::{PROOF_REQUEST, ServerLogin};
 use crate::ids::{AttemptId, ConnId, PublicKey};
+use crate::nat::NatReport;
 use crate::path::RungSet;
 use crate::relay::RelaySecret;
 use crate::rng::Rng;
@@ -105,6 +106,7 @@ fn punch(peer: &str, attempt: u8, key: PublicKey) -> PunchStart {
         asked: false,
         targets: None,
         relays: Vec::new(),
+        nat: NatReport::default(),
     }
 }
 
