@@ -55,6 +55,8 @@ pub(super) fn read(given: Given<'_>) -> Result<AgentSetup, Failure> {
         runtime: runtime.to_owned(),
         server_address: address(&required.host, required.port),
         tls: !required.insecure,
+        stun_udp: [given.port("stun-udp1")?, given.port("stun-udp2")?],
+        stun_tcp: [given.port("stun-tcp1")?, given.port("stun-tcp2")?],
         relay: relay_status(relay),
     };
     Ok(AgentSetup {
@@ -193,11 +195,6 @@ pub(crate) fn relay_status(relay: RelaySetup) -> RelayStatus {
 
 /// What this version accepts and does not do gets one line each: never silence.
 fn warn_of_what_is_not_there(given: Given<'_>, config: &Config) -> Result<(), Failure> {
-    for flag in ["stun-udp1", "stun-udp2", "stun-tcp1", "stun-tcp2"] {
-        if given.port(flag)?.is_some() {
-            warn!("-{flag} has no effect yet: this version does not probe NATs");
-        }
-    }
     if relay(config).enabled {
         let flag = if config.relay.super_relay == Some(true) { "-super" } else { "-relay" };
         warn!("{flag} has no effect yet: {NO_RELAY_YET}");
@@ -209,11 +206,13 @@ fn warn_of_what_is_not_there(given: Given<'_>, config: &Config) -> Result<(), Fa
     }
     if let Some(rungs) = &config.rungs {
         let set: RungSet = rungs.iter().copied().collect();
-        let missing: Vec<_> = set.iter().filter(|rung| *rung != Rung::TcpDirect).map(Rung::as_str).collect();
-        if !set.contains(Rung::TcpDirect) {
-            warn!("-rungs leaves out tcp-direct, the only rung of this version: no peer can be reached");
+        let known = set.and(RungSet::from_iter(RUNGS));
+        let missing: Vec<_> = set.iter().filter(|rung| !known.contains(*rung)).map(Rung::as_str).collect();
+        if known == RungSet::NONE {
+            let known = RUNGS.map(Rung::as_str).join(", ");
+            warn!("-rungs has none of those of this version ({known}): no peer can be reached");
         } else if !missing.is_empty() && set != RungSet::ALL {
-            warn!("-rungs: this version has only tcp-direct; without effect: {}", missing.join(","));
+            warn!("-rungs: without effect in this version: {}", missing.join(","));
         }
     }
     Ok(())
@@ -239,6 +238,9 @@ impl std::str::FromStr for Rungs {
         rungs.collect::<Result<_, _>>().map(Self)
     }
 }
+
+/// The rungs of this version.
+const RUNGS: [Rung; 3] = [Rung::UdpDirect, Rung::UdpPunch, Rung::TcpDirect];
 
 const NO_RELAY_YET: &str = "this version does not relay";
 

@@ -13,6 +13,10 @@ mod meter;
 pub mod net;
 pub mod os;
 mod peers;
+#[allow(dead_code, reason = "port guessing attaches there")]
+mod port;
+mod prober;
+mod ready;
 pub mod relay;
 pub mod server;
 mod session;

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_channel::{mpsc, oneshot};
@@ -19,6 +19,7 @@ use inp2p_core::path::Transport;
 use inp2p_core::stun::limit::Limiter;
 use inp2p_core::stun::proof::ProofKey;
 use inp2p_core::stun::server::{Arrival, Change, MAX_REPLY, Responder};
+use inp2p_core::time::WallClock;
 use smallvec::SmallVec;
 use tracing::{debug, warn};
 
@@ -35,6 +36,8 @@ pub(crate) struct Site {
     pub(crate) ports: [u16; 2],
     /// The two addresses, if there are two.
     pub(crate) addresses: Option<[IpAddr; 2]>,
+    /// By which proofs are dated.
+    pub(crate) clock: WallClock,
 }
 
 impl Site {
@@ -126,14 +129,14 @@ impl<N: Net> Udp<N> {
                 let mut worked = false;
                 if let Poll::Ready(Some(parcel)) = self.queue.poll_next_unpin(cx) {
                     worked = true;
-                    let _ = self.socket.poll_send(cx, &parcel.transmit, &parcel.reply);
+                    let _ = self.socket.try_send(&parcel.transmit, &parcel.reply);
                 }
                 match self.socket.poll_recv(cx, &mut batch) {
                     Poll::Pending if worked => {}
                     Poll::Pending => return Poll::Pending,
                     // Such as an ICMP error of an earlier answer: it concerns one client only.
                     Poll::Ready(Err(error)) => debug!(%error, "STUN receive"),
-                    Poll::Ready(Ok(filled)) => self.answer(cx, &batch, filled),
+                    Poll::Ready(Ok(filled)) => self.answer(&batch, filled),
                 }
             }
             cx.waker().wake_by_ref();
@@ -142,9 +145,10 @@ impl<N: Net> Udp<N> {
         .await;
     }
 
-    fn answer(&mut self, cx: &mut Context<'_>, batch: &RecvBatch, filled: usize) {
+    fn answer(&mut self, batch: &RecvBatch, filled: usize) {
         let mut reply = [0; MAX_REPLY];
-        let (now, unix) = (self.net.now(), self.net.unix_now());
+        let now = self.net.now();
+        let unix = self.site.clock.unix(now);
         for (meta, datagram) in batch.datagrams(filled) {
             if !self.limiter.admit(now, meta.from.ip()) {
                 continue;
@@ -160,24 +164,17 @@ impl<N: Net> Udp<N> {
             };
             let Some(answer) = self.responder.respond(datagram, &arrival, &mut reply) else { continue };
             let bytes = reply.get(..answer.length).unwrap_or_default();
-            self.send(cx, (answer.to, answer.change), meta, &arrival, bytes);
+            self.send((answer.to, answer.change), meta, &arrival, bytes);
         }
     }
 
-    fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        (to, change): (SocketAddr, Change),
-        meta: &RecvMeta,
-        arrival: &Arrival,
-        bytes: &[u8],
-    ) {
+    fn send(&mut self, (to, change): (SocketAddr, Change), meta: &RecvMeta, arrival: &Arrival, bytes: &[u8]) {
         let other = arrival.other.map(|other| other.ip());
         let from = if change.ip { other } else { self.ip.or(meta.to) };
-        let transmit = Transmit { to, from, segment: None, ecn: 0 };
+        let transmit = Transmit { from, ..Transmit::plain(to) };
         if change == Change::default() {
             // Clients repeat a request that is lost; waiting for one would make all others wait.
-            let _ = self.socket.poll_send(cx, &transmit, bytes);
+            let _ = self.socket.try_send(&transmit, bytes);
             return;
         }
         let port = if change.port { 1 - self.index.min(1) } else { self.index };
@@ -223,8 +220,9 @@ pub(crate) async fn tcp<N: Net>(
                 open.fetch_add(1, Ordering::Relaxed);
                 let (net, open) = (net.clone(), Arc::clone(&open));
                 let responder = Responder::new(proofs.clone(), site.ports);
+                let clock = site.clock;
                 net.clone().spawn("stun connection", async move {
-                    serve(&net, stream, &responder, arrival).await;
+                    serve(&net, stream, &responder, &clock, arrival).await;
                     open.fetch_sub(1, Ordering::Relaxed);
                 });
             }
@@ -238,7 +236,13 @@ pub(crate) async fn tcp<N: Net>(
 
 /// Serves one connection: messages follow each other, each as long as its header says (RFC 8489 section
 /// 6.2.2). Ends when the client does, after [`IDLE`] of silence, or at the first message that is no request.
-async fn serve<N: Net>(net: &N, mut stream: N::Stream, responder: &Responder, arrival: Arrival) {
+async fn serve<N: Net>(
+    net: &N,
+    mut stream: N::Stream,
+    responder: &Responder,
+    clock: &WallClock,
+    arrival: Arrival,
+) {
     let mut timer = net.timer();
     let mut request = [0; DATAGRAM];
     loop {
@@ -256,7 +260,7 @@ async fn serve<N: Net>(net: &N, mut stream: N::Stream, responder: &Responder, ar
             return;
         }
         let mut reply = [0; MAX_REPLY];
-        let arrival = Arrival { unix: net.unix_now(), ..arrival };
+        let arrival = Arrival { unix: clock.unix(net.now()), ..arrival };
         let whole = request.get(..HEADER + length).unwrap_or_default();
         let Some(answer) = responder.respond(whole, &arrival, &mut reply) else { return };
         let reply = reply.get(..answer.length).unwrap_or_default();

@@ -10,13 +10,18 @@ use crate::path::{Outcome, Rung};
 use crate::relay::RelayOffer;
 use crate::session::Attempt;
 use crate::tunnel::ForwardRule;
-use crate::wire::message::{RelayLoad, RelaySecrets, Targets};
+use crate::wire::message::{RelayLoad, RelaySecrets, StunPorts, Targets};
 
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// The node listens for its peers' links on this TCP port.
-    Listening(u16),
+    /// The node waits for its peers' links on these ports.
+    Listening {
+        /// TCP's.
+        tcp: u16,
+        /// UDP's; none if there is no UDP.
+        udp: Option<u16>,
+    },
     /// The addresses of the interfaces that are up, at start and whenever they change.
     Interfaces(&'a [IpAddr]),
     /// What the prober has found out about the NATs before the node; none at the start, if it is at work.
@@ -99,6 +104,11 @@ pub enum SessionNews {
         /// Which attempt.
         attempt: AttemptId,
     },
+    /// The link is the same, and its other end is elsewhere.
+    Moved {
+        /// The address at its other end.
+        remote: SocketAddr,
+    },
     /// The last link is gone. Streams are kept for a while.
     Down {
         /// Why.
@@ -150,6 +160,14 @@ pub enum Action {
         conn: ConnId,
         /// The code.
         code: u16,
+    },
+    /// Measure the NATs before the node against these ports of the server; what is found comes as
+    /// [`Input::Nat`]. After each login.
+    Probe {
+        /// The server's address.
+        server: IpAddr,
+        /// Its ports.
+        ports: StunPorts,
     },
     /// Listen for a forward. Answered by [`Input::Forward`].
     Listen {

@@ -50,7 +50,7 @@ use crate::time::WallClock;
 use crate::wire::Envelope;
 use crate::wire::message::{
     AttemptReport, Code, Connect, ConnectReply, MAX_OUTCOMES, MAX_PEERS, PushForwardReply, Refused,
-    RelayNodeReq, Report, ReportReply, Request,
+    RelayNodeReq, Report, ReportReply, Request, StunPorts,
 };
 
 /// The agent.
@@ -161,8 +161,8 @@ impl Agent {
             return;
         }
         match input {
-            Input::Listening(port) => {
-                if self.addresses.listening(port) {
+            Input::Listening { tcp, udp } => {
+                if self.addresses.listening(tcp, udp) {
                     self.report.change(now);
                 }
             }
@@ -245,6 +245,20 @@ impl Agent {
         }
     }
 
+    /// Has the NATs measured against the server's STUN ports, or those that the configuration names.
+    fn probe(&mut self, told: Option<StunPorts>) {
+        let Some(server) = self.signal.online() else { return };
+        let ports = |given: [Option<u16>; 2], told: Option<[u16; 2]>| {
+            let [first, second] = told.map_or([None; 2], |told| told.map(Some));
+            Some([given[0].or(first)?, given[1].or(second)?])
+        };
+        let (udp, tcp) = (told.map(|told| told.udp), told.map(|told| told.tcp));
+        let ports = ports(self.config.stun_udp, udp).zip(ports(self.config.stun_tcp, tcp));
+        if let Some((udp, tcp)) = ports {
+            self.actions.push_back(Action::Probe { server, ports: StunPorts { udp, tcp } });
+        }
+    }
+
     fn nat(&mut self, now: Instant, report: Option<Box<NatReport>>) {
         let Some(report) = report else {
             self.nat.is_awaited = true;
@@ -263,13 +277,14 @@ impl Agent {
     fn signalled(&mut self, now: Instant, event: Option<Event>) {
         match event {
             None => {}
-            Some(Event::LoggedIn(server)) => {
+            Some(Event::LoggedIn(server, stun)) => {
                 tracing::info!(server = self.config.server_address, "logged in");
                 if let Some(content) = self.pins.pin_server(&self.config.server_address, server) {
                     self.actions.push_back(Action::Save { name: PINS_FILE, content });
                 }
                 self.report = Reporting { due: Some(now), under_way: false, answered: false };
                 self.nat.until = Some(now + NAT_PATIENCE);
+                self.probe(stun);
                 self.peers.each(|_, peer, _| peer.signal_back(now));
             }
             Some(Event::Lost) => {
@@ -459,6 +474,7 @@ impl Agent {
                     self.actions.push_back(Action::Save { name: PINS_FILE, content });
                 }
             }
+            SessionNews::Moved { remote } => peer.moved(remote),
             SessionNews::Down { reason } => {
                 tracing::info!(peer = %name, reason, "link down");
                 if let Some(via) = peer.down(reason).filter(|via| via.name.is_some()) {

@@ -63,7 +63,7 @@ pub struct Prober {
 }
 
 /// Where the server answers STUN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Config {
     /// Its two UDP ports.
     pub udp: [u16; 2],
@@ -99,9 +99,9 @@ enum After {
 
 impl Prober {
     /// One that waits for [`Input::Servers`] and [`Input::Network`]. `seed` is 32 fresh secret bytes.
-    pub fn new(config: Config, seed: [u8; 32]) -> Self {
+    pub fn new(seed: [u8; 32]) -> Self {
         Self {
-            config,
+            config: Config::default(),
             rng: Rng::new(seed),
             servers: Vec::new(),
             addresses: Vec::new(),
@@ -120,11 +120,11 @@ impl Prober {
     /// Takes in what happened. Actions and the deadline may have changed afterwards.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
-            Input::Servers(servers) => {
+            Input::Servers(servers, config) => {
                 let first = |v4: bool| servers.iter().map(IpAddr::to_canonical).find(|ip| ip.is_ipv4() == v4);
                 let new: Vec<IpAddr> = [first(true), first(false)].into_iter().flatten().collect();
-                if new != self.servers {
-                    self.servers = new;
+                if (&new, config) != (&self.servers, self.config) {
+                    (self.servers, self.config) = (new, config);
                     self.restart = Some(now);
                 }
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::auth::{Identity, Token};
 use crate::ids::UserName;
 use crate::stun::proof::ProofKey;
+use crate::wire::message::StunPorts;
 
 /// The server's configuration.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct ServerConfig {
     pub software: String,
     /// How often nodes send a heartbeat. Three missed ones end a connection.
     pub heartbeat: Duration,
+    /// Its STUN ports; none where there are none.
+    pub stun: Option<StunPorts>,
     /// Under which the STUN ports prove what addresses they see; none where there are none.
     pub proofs: Option<ProofKey>,
     /// Whether it relays itself, where no other relay can be had.
@@ -34,6 +37,7 @@ impl ServerConfig {
             identity,
             software: software.into(),
             heartbeat: HEARTBEAT,
+            stun: None,
             proofs: None,
             relay: true,
             caps: Caps::default(),

@@ -226,6 +226,18 @@ pub struct LoginDone {
     /// The software version of the server.
     #[serde(deserialize_with = "text::<_, MAX_TEXT>")]
     pub software: String,
+    /// Where the server answers STUN, at the address that the client has connected to; none if nowhere.
+    #[serde(default)]
+    pub stun: Option<StunPorts>,
+}
+
+/// A server's STUN ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StunPorts {
+    /// The two for UDP.
+    pub udp: [u16; 2],
+    /// The two for TCP.
+    pub tcp: [u16; 2],
 }
 
 /// "I am here." The answer carries the server's time.
@@ -417,8 +429,8 @@ pub struct Goodbye {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoodbyeReply {}
 
-/// The most candidates in one message: 8 an address family and transport, and as many reflexive ones.
-pub const MAX_CANDIDATES: usize = 32;
+/// The most candidates in one message: 8 an address family and transport, and half as many reflexive ones.
+pub const MAX_CANDIDATES: usize = 48;
 /// The most peers that one node may ask about: its forwards, with room for sessions that others began.
 pub const MAX_PEERS: usize = 1024;
 /// The most outcomes in one report: one a rung, with room for rungs of a later version.

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -47,6 +47,8 @@ pub struct SignalServer {
 pub struct Signal {
     /// The server's address.
     pub remote: SocketAddr,
+    /// All addresses of its name, that one first.
+    pub addresses: Vec<IpAddr>,
     /// Our address on the way to it.
     pub local: SocketAddr,
     /// Its sending side. Dropping it closes the connection.
@@ -99,7 +101,20 @@ pub enum SignalError {
 /// Connects to the server, and starts the connection's task.
 pub async fn connect_signal<N: Net>(net: &N, server: &SignalServer) -> Result<Signal, SignalError> {
     let deadline = net.now() + CONNECT_TIME;
-    let (stream, remote) = connect(net, server, deadline).await?;
+    let (stream, remote, addresses) = connect(net, server, deadline).await?;
+    let signal = signal(net, server, stream, remote, deadline).await?;
+    let others = addresses.into_iter().map(|address| address.ip()).filter(|ip| *ip != remote.ip());
+    Ok(Signal { addresses: std::iter::once(remote.ip()).chain(others).collect(), ..signal })
+}
+
+/// TLS, unless there is to be none, and the upgrade.
+async fn signal<N: Net>(
+    net: &N,
+    server: &SignalServer,
+    stream: N::Stream,
+    remote: SocketAddr,
+    deadline: Instant,
+) -> Result<Signal, SignalError> {
     let local = stream.local_addr().map_err(|error| SignalError::Connect(in_words(&error)))?;
     let stream = Compat::new(stream);
     let Some(tls) = &server.tls else {
@@ -120,7 +135,7 @@ async fn connect<N: Net>(
     net: &N,
     server: &SignalServer,
     deadline: Instant,
-) -> Result<(N::Stream, SocketAddr), SignalError> {
+) -> Result<(N::Stream, SocketAddr, Vec<SocketAddr>), SignalError> {
     let unknown = |reason| SignalError::Resolve { host: server.host.clone(), reason };
     let addresses = match by(net, deadline, net.resolve(&server.host, server.port)).await {
         Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
@@ -128,7 +143,7 @@ async fn connect<N: Net>(
         Ok(Err(error)) => return Err(unknown(in_words(&error))),
         Err(_) => return Err(unknown(too_slow())),
     };
-    let mut left = alternate(addresses);
+    let mut left = alternate(addresses.clone());
     let mut failures: Vec<String> = Vec::new();
     let race = async {
         let mut running = FuturesUnordered::new();
@@ -159,7 +174,7 @@ async fn connect<N: Net>(
         None
     };
     match by(net, deadline, race).await {
-        Ok(Some(connected)) => Ok(connected),
+        Ok(Some((stream, remote))) => Ok((stream, remote, addresses)),
         Ok(None) => Err(SignalError::Connect(failures.join("; "))),
         Err(_) => {
             failures.push(format!("{}:{}: {}", server.host, server.port, too_slow()));
@@ -261,7 +276,7 @@ where
         }
     };
     net.spawn("signalling", task);
-    Signal { remote, local, outbox, events: taken }
+    Signal { remote, addresses: vec![remote.ip()], local, outbox, events: taken }
 }
 
 /// An error of the system, without its number.

@@ -155,12 +155,13 @@ proptest! {
         request: u32, user in user(), node in node(), key in key(), nonce in bytes(), share in share(),
         versions in prop::collection::vec(any::<u8>(), 0..=MAX_VERSIONS),
         version: u8, signature in bytes(), mac in bytes(), observed in address(), server_time_ms: u64,
-        heartbeat_ms: u64, software in short(),
+        heartbeat_ms: u64, software in short(), udp: [u16; 2], tcp: [u16; 2], has_stun: bool,
     ) {
+        let stun = has_stun.then_some(StunPorts { udp, tcp });
         survives(request, &LoginHello { versions, user, node, key, nonce, share: share.clone() });
         survives(request, &LoginChallenge { version, key, nonce, share, signature });
         survives(request, &LoginProof { mac, signature });
-        survives(request, &LoginDone { mac, server_time_ms, observed, heartbeat_ms, software });
+        survives(request, &LoginDone { mac, server_time_ms, observed, heartbeat_ms, software, stun });
     }
 
     #[test]
