@@ -12,7 +12,7 @@ use crate::auth::login::ClientLogin;
 use crate::auth::{Identity, SecureChannel, Token};
 use crate::ids::{AttemptId, ConnId, PeerName, PublicKey, UserName};
 use crate::path::{Outcome, Rung, RungSet, Verdict};
-use crate::relay::RelayOffer;
+use crate::relay::Access;
 use crate::rng::Rng;
 use crate::server::io::{Action as ServerAction, AdminError, AdminReply, AdminRequest, Input as ServerInput};
 use crate::server::{SECRETS_FILE, SHARES_FILE, Saved, Server, ServerConfig};
@@ -87,7 +87,7 @@ pub(crate) struct Node {
     linked: BTreeSet<AttemptId>,
     /// What it was told beside its attempts.
     pub(crate) targets: Vec<Option<Targets>>,
-    pub(crate) offers: Vec<(PeerName, Vec<RelayOffer>)>,
+    pub(crate) offers: Vec<(PeerName, Vec<Access>)>,
     pub(crate) restricted: Vec<(PeerName, Targets, bool)>,
     pub(crate) secrets: Option<RelaySecrets>,
 }
@@ -560,7 +560,7 @@ impl World {
             AgentAction::Probe { .. } => {}
             AgentAction::Unreachable { peer, reason } => self.nodes[node].unreachable.push((peer, reason)),
             AgentAction::Save { content, .. } => self.nodes[node].pins = Some(content),
-            AgentAction::Offers { peer, offers, .. } => self.nodes[node].offers.push((peer, offers)),
+            AgentAction::Offers { peer, relays, .. } => self.nodes[node].offers.push((peer, relays)),
             AgentAction::Restrict { peer, targets, end } => {
                 self.nodes[node].restricted.push((peer, targets, end));
             }

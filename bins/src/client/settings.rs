@@ -16,12 +16,11 @@ use crate::VERSION;
 use crate::cli::given::{Given, Mbps};
 use crate::config::{Config, Forward, KeyText, PeerKey, Relay, StoredToken, Text};
 use crate::failure::Failure;
-use crate::{files, run, token};
+use crate::{files, token};
 
 /// Reads all of it, and only when all of it is sound makes what is to be made: the node key where there is
 /// none and, with `-newconfig`, the file.
-pub(super) fn read(given: Given<'_>) -> Result<AgentSetup, Failure> {
-    let runtime = run::runtime(given)?;
+pub(super) fn read(given: Given<'_>, runtime: &'static str) -> Result<AgentSetup, Failure> {
     let path = config_file(given);
     let anew = given.switch("newconfig")? == Some(true);
     let file = if anew { Config::default() } else { Config::load(&path)?.unwrap_or_default() };
@@ -186,7 +185,7 @@ pub(crate) fn relay_status(relay: RelaySetup) -> RelayStatus {
         super_relay: relay.super_relay,
         port: relay.port,
         reachable: false,
-        reason: relay.enabled.then(|| NO_RELAY_YET.to_owned()),
+        reason: None,
         sessions: 0,
         bytes: 0,
         limit_mbps: relay.bandwidth_mbps,
@@ -195,13 +194,11 @@ pub(crate) fn relay_status(relay: RelaySetup) -> RelayStatus {
 
 /// What this version accepts and does not do gets one line each: never silence.
 fn warn_of_what_is_not_there(given: Given<'_>, config: &Config) -> Result<(), Failure> {
-    if relay(config).enabled {
-        let flag = if config.relay.super_relay == Some(true) { "-super" } else { "-relay" };
-        warn!("{flag} has no effect yet: {NO_RELAY_YET}");
-    }
-    for flag in ["relay-port", "bw"] {
-        if given.has(flag) {
-            warn!("-{flag} has no effect yet: {NO_RELAY_YET}");
+    if !relay(config).enabled {
+        for flag in ["relay-port", "bw"] {
+            if given.has(flag) {
+                warn!("-{flag} has no effect without -relay or -super");
+            }
         }
     }
     if let Some(rungs) = &config.rungs {
@@ -241,8 +238,6 @@ impl std::str::FromStr for Rungs {
 
 /// The rungs of this version.
 const RUNGS: [Rung; 3] = [Rung::UdpDirect, Rung::UdpPunch, Rung::TcpDirect];
-
-const NO_RELAY_YET: &str = "this version does not relay";
 
 /// The original's default ports and bandwidth.
 const SERVER_PORT: u16 = 27183;

@@ -98,8 +98,13 @@ impl Home {
     pub(crate) fn host(&mut self) -> (Namespace, Ipv4Addr) {
         let host = Namespace::new("host");
         self.hosts += 1;
-        let ip = plug(&host, "eth0", &self.nats[0], HOME, self.hosts + 1);
+        let ip = self.plug(&host, self.hosts + 1);
         (host, ip)
+    }
+
+    /// Plugs a namespace into this home's network, with this number as the end of its address.
+    pub(crate) fn plug(&self, host: &Namespace, number: u8) -> Ipv4Addr {
+        plug(host, "eth0", &self.nats[0], HOME, number)
     }
 }
 

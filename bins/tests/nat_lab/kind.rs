@@ -11,7 +11,7 @@ use std::fmt;
 pub(crate) enum Kind {
     /// Nothing: a public address.
     Public,
-    /// One mapping for all, and everybody may send to it.
+    /// One mapping for all, everybody may send to it, and it hairpins.
     FullCone,
     /// One mapping for all; addresses that were written to may send to it.
     AddressRestricted,
@@ -19,7 +19,7 @@ pub(crate) enum Kind {
     PortRestricted,
     /// Masquerade without a firewall: unasked packets are answered by the router itself.
     Bare,
-    /// A mapping for each peer, on random ports.
+    /// A mapping for each peer, on random ports, and resets for what is unasked.
     Symmetric,
     /// A mapping for each peer, on consecutive ports.
     Sequential,
@@ -69,36 +69,26 @@ impl Kind {
     /// The rules of the router next to the node, which has `wan0` outside with the address `outside`, and
     /// `lan0` inside, where the first host is `inside`.
     pub(crate) fn rules(self, outside: &str, inside: &str) -> String {
-        let all_in = |known: &str| {
-            let hook = "type nat hook prerouting priority dstnat";
-            let rule = format!("{known} meta l4proto {{ tcp, udp }} dnat to {inside}");
-            chain("enter", hook, &[&format!("iifname wan0 ip daddr {outside} {rule}")])
-        };
         let masquerade = leave("masquerade");
         match self {
             Self::Public => String::new(),
-            Self::FullCone => table(&[all_in(""), masquerade]),
-            Self::AddressRestricted => table(&[
-                "set known { type ipv4_addr; flags dynamic, timeout; timeout 120s; size 4096; }".to_owned(),
-                chain("note", FORWARD, &["iifname lan0 oifname wan0 update @known { ip daddr }"]),
-                all_in("ip saddr @known"),
-                masquerade,
-            ]),
+            Self::FullCone => open_to("meta l4proto . th dport", "meta l4proto . th sport", outside, inside),
+            Self::AddressRestricted => open_to(
+                "ip saddr . meta l4proto . th dport",
+                "ip daddr . meta l4proto . th sport",
+                outside,
+                inside,
+            ),
             Self::PortRestricted | Self::Double => table(&[firewall(&[]), masquerade]),
             Self::Bare => table(&[masquerade]),
-            Self::Symmetric => table(&[firewall(&[]), leave("masquerade fully-random")]),
-            // The range of one port keeps netfilter from reusing a mapping of the same socket.
-            Self::Sequential => table(&[
-                firewall(&[]),
-                leave(&format!(
-                    "meta l4proto {{ tcp, udp }} snat ip to {outside} : numgen inc mod 20000 offset 30000"
-                )),
-            ]),
+            Self::Symmetric => table(&[firewall(&[]), leave("masquerade fully-random"), refuse()]),
+            Self::Sequential => table(&[firewall(&[]), leave(&counted(outside))]),
             Self::Lossy => table(&[firewall(&["numgen random mod 100 < 5 drop"]), masquerade]),
             Self::UdpBlocked => table(&[firewall(&["meta l4proto udp drop"]), masquerade]),
             Self::Only443 => table(&[
                 firewall(&["iifname lan0 tcp dport != 443 drop", "iifname lan0 meta l4proto != tcp drop"]),
                 leave("masquerade fully-random"),
+                refuse(),
             ]),
         }
     }
@@ -124,9 +114,44 @@ fn firewall(first: &[&str]) -> String {
     chain("pass", FORWARD, &pass) + &chain("own", "type filter hook input priority filter", &own)
 }
 
+/// Masquerade whose mappings are open to more than the peers written to: what leaves notes `note` in a set,
+/// and what comes from outside, or from inside to the outside address, gets in if `key` is there.
+fn open_to(key: &str, note: &str, outside: &str, inside: &str) -> String {
+    let kind = format!("typeof {key}; flags dynamic, timeout; timeout 120s; size 4096;");
+    let enter = format!("ip daddr {outside} {key} @known dnat to {inside}");
+    let around = format!("ip saddr {inside}/24 oifname lan0 ct status dnat snat to {outside}");
+    table(&[
+        format!("set known {{ {kind} }}"),
+        // Before the firewall's chain, whose verdicts end the way through it alone.
+        chain(
+            "note",
+            "type filter hook forward priority -1",
+            &[&format!("iifname lan0 update @known {{ {note} }}")],
+        ),
+        chain("enter", "type nat hook prerouting priority dstnat", &[&enter]),
+        firewall(&["ct status dnat accept"]),
+        chain("around", "type nat hook postrouting priority srcnat", &[&around]),
+        leave("masquerade"),
+    ])
+}
+
+/// Answers a SYN that nobody asked for with a reset, as companies' firewalls do.
+fn refuse() -> String {
+    let rule = "iifname wan0 tcp flags & (syn | ack) == syn reject with tcp reset";
+    chain("refuse", "type filter hook input priority -1", &[rule])
+}
+
 fn leave(translation: &str) -> String {
     let hook = "type nat hook postrouting priority srcnat";
     chain("leave", hook, &[&format!("oifname wan0 {translation}")])
+}
+
+/// The next port for each connection. The range of one port keeps netfilter from reusing a mapping of the
+/// same socket. A number of `numgen` has the wrong byte order for a port, hence the map.
+fn counted(outside: &str) -> String {
+    let ports: Vec<String> = (0..COUNTED).map(|number| format!("{number} : {}", 30_000 + number)).collect();
+    let port = format!("numgen inc mod {COUNTED} map {{ {} }}", ports.join(", "));
+    format!("meta l4proto {{ tcp, udp }} snat ip to {outside} : {port}")
 }
 
 fn chain(name: &str, hook: &str, rules: &[&str]) -> String {
@@ -138,4 +163,6 @@ fn table(parts: &[String]) -> String {
     format!("table ip lab {{\n{}\n}}\n", parts.join("\n"))
 }
 
+/// More than one check opens connections.
+const COUNTED: u16 = 4_000;
 const FORWARD: &str = "type filter hook forward priority filter";

@@ -18,6 +18,7 @@ mod arguments;
 mod events;
 mod expected;
 mod internet;
+mod kernel;
 mod kind;
 #[path = "../lab/mod.rs"]
 mod lab;
@@ -37,6 +38,7 @@ use std::time::Instant;
 
 use arguments::Arguments;
 use events::{EVENTS, Event};
+use kernel::{MEASUREMENTS, Measurement};
 use kind::Kind;
 use pair::Found;
 use report::{Ended, Report};
@@ -50,12 +52,17 @@ struct Check {
 enum Work {
     Pair(Kind, Kind),
     Event(Event),
+    Kernel(Measurement),
 }
 
 impl Check {
     fn run(&self, arguments: &Arguments) -> Option<Found> {
         match self.work {
             Work::Pair(a, b) => Some(pair::run(a, b, arguments.mebibytes)),
+            Work::Kernel(measure) => {
+                measure();
+                None
+            }
             Work::Event(event) => {
                 event(arguments);
                 None
@@ -67,6 +74,7 @@ impl Check {
     fn only_waits(&self) -> bool {
         match self.work {
             Work::Pair(a, b) => expected::expected(a, b).rung.is_none(),
+            Work::Kernel(_) => true,
             Work::Event(_) => false,
         }
     }
@@ -106,6 +114,8 @@ fn all() -> Vec<Check> {
             checks.push(Check { name: format!("pair {a} x {b}"), work: Work::Pair(a, b) });
         }
     }
+    let kernel = |(name, measure): (&str, _)| Check { name: name.to_owned(), work: Work::Kernel(measure) };
+    checks.extend(MEASUREMENTS.map(kernel));
     checks.extend(EVENTS.map(|(name, event)| Check { name: name.to_owned(), work: Work::Event(event) }));
     checks
 }

@@ -19,16 +19,19 @@ use inp2p_core::link::LinkKeys;
 use inp2p_core::nat;
 use inp2p_core::rng::Rng;
 use inp2p_core::status::Status;
+use inp2p_core::time::WallClock;
 use inp2p_core::tunnel::ForwardRule;
 use inp2p_core::wire::message::StunPorts;
 use tracing::{debug, error, info, warn};
 
+use crate::DUE;
 use crate::forward;
 use crate::meter::{ForwardMeter, SessionMeter};
 use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
 use crate::peers::{self, Registry};
 use crate::port::Port;
 use crate::prober::{Probing, Told};
+use crate::service::Service;
 use crate::session::{self, Command, Common, News, Origin};
 use crate::setup::{AgentSetup, StartError};
 use crate::web::{self, Local, Signal, SignalEvent, SignalServer, StatusCall, StatusClient, tls};
@@ -90,7 +93,13 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         ),
     };
     let mut rng = Rng::new(net.seed());
-    let agent = Agent::new(setup.agent, pins.as_deref(), rng.bytes(), net.now(), net.unix_now())
+    let mut setup_of_agent = setup.agent;
+    let service = Service::start(&net, &setup_of_agent.identity, &setup_of_agent.token, setup.relay)?;
+    let service = service.map(|(service, port)| {
+        setup_of_agent.relay.port = port;
+        service
+    });
+    let agent = Agent::new(setup_of_agent, pins.as_deref(), rng.bytes(), net.now(), net.unix_now())
         .map_err(|error| config(&error))?;
 
     let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), setup.p2p_port);
@@ -136,6 +145,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         timer: net.timer(),
         agent,
         store,
+        service,
         server: SignalServer { host: setup.host, port: setup.port, tls },
         common: Arc::new(Common { keys, own, instance: rng.bytes(), allow: setup.allow }),
         port: udp,
@@ -171,6 +181,8 @@ struct Control<N: Net> {
     timer: N::Timer,
     agent: Agent,
     store: Arc<dyn Store>,
+    /// The node's own service as a relay; none if it is to be none.
+    service: Option<Service<N>>,
     server: SignalServer,
     common: Arc<Common>,
     port: Port<N>,
@@ -274,8 +286,9 @@ impl<N: Net> Control<N> {
                 worked = true;
                 self.opened(now, conn, opened);
             }
-            if self.agent.deadline().is_some_and(|(deadline, _)| deadline <= now) {
+            if let Some((_, why)) = self.agent.deadline().filter(|(deadline, _)| *deadline <= now) {
                 worked = true;
+                tracing::trace!(target: DUE, "due: {why}");
                 self.agent.handle(now, Input::Tick);
             }
             if let Some(exit) = self.act(now) {
@@ -328,6 +341,11 @@ impl<N: Net> Control<N> {
             return false;
         }
         self.next_look = now + LOOK;
+        if let Some(service) = &self.service {
+            // The better its clock, the fewer it turns away.
+            service.clock(WallClock::new(now, self.agent.unix(now)));
+            self.agent.handle(now, Input::RelayLoad(service.load()));
+        }
         match self.net.interfaces() {
             Ok(interfaces) => {
                 let mut addresses: Vec<IpAddr> = interfaces.into_iter().map(|one| one.address).collect();
@@ -451,8 +469,8 @@ impl<N: Net> Control<N> {
                         self.registry.add(id, &commands);
                     }
                 }
-                Action::Offers { peer, attempt, offers } => {
-                    self.command(&peer, Command::Offers { attempt, offers });
+                Action::Offers { peer, attempt, relays } => {
+                    self.command(&peer, Command::Offers { attempt, relays });
                 }
                 Action::Restrict { peer, targets, end } => {
                     self.command(&peer, Command::Restrict { targets, end });
@@ -460,7 +478,11 @@ impl<N: Net> Control<N> {
                         self.sessions.remove(&peer);
                     }
                 }
-                Action::RelaySecrets(_) => {}
+                Action::RelaySecrets(secrets) => {
+                    if let Some(service) = &self.service {
+                        service.secrets(now, WallClock::new(now, self.agent.unix(now)), &secrets);
+                    }
+                }
                 Action::Unreachable { peer, reason } => self.command(&peer, Command::Unreachable(reason)),
                 Action::Save { name, content } => {
                     if let Err(error) = self.store.save(name, &content) {
@@ -573,6 +595,10 @@ impl<N: Net> Control<N> {
                     peer.rtt_ms = entry.meter.rtt_ms();
                 }
             }
+        }
+        if let Some(service) = &self.service {
+            let load = service.load();
+            (status.relay.sessions, status.relay.bytes) = (load.sessions.into(), load.bytes);
         }
         for forward in &mut status.forwards {
             if let Some(running) = self.forwards.get(&forward.name) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::ids::{AttemptId, ConnId, PeerName, PublicKey};
 use crate::nat::NatReport;
 use crate::path::{Outcome, Rung};
-use crate::relay::RelayOffer;
+use crate::relay::Access;
 use crate::session::Attempt;
 use crate::tunnel::ForwardRule;
 use crate::wire::message::{RelayLoad, RelaySecrets, StunPorts, Targets};
@@ -200,7 +200,7 @@ pub enum Action {
         /// The attempt.
         attempt: AttemptId,
         /// The relays, the best first.
-        offers: Vec<RelayOffer>,
+        relays: Vec<Access>,
     },
     /// What a peer of another user may open here has changed: streams to other targets are reset at once.
     Restrict {

@@ -15,8 +15,9 @@ use super::io::Action;
 use super::online::Asked;
 use crate::ids::{AttemptId, PeerName, PublicKey};
 use crate::path::RungSet;
-use crate::relay::RelayOffer;
+use crate::relay::{Access, RelayOffer, TotpKey};
 use crate::status::RelayStatus;
+use crate::time::WallClock;
 use crate::wire::message::{
     Code, MAX_EXCLUDED, MAX_RTTS, PushRelayCheck, PushRelayCheckReply, PushRelayKeys, PushRelayKeysReply,
     PushRelayNews, PushRelayNewsReply, PushRelayOffer, PushRelayOfferReply, PushShares, PushSharesReply,
@@ -217,14 +218,26 @@ impl Agent {
     }
 
     fn offers(&mut self, peer: PeerName, attempt: AttemptId, offers: Vec<RelayOffer>) {
-        let offers = self.usable(attempt, offers);
-        self.actions.push_back(Action::Offers { peer, attempt, offers });
+        let relays = self.accesses(attempt, offers);
+        self.actions.push_back(Action::Offers { peer, attempt, relays });
     }
 
-    /// The offers that are for this attempt, and on rungs that this node may use.
-    pub(super) fn usable(&self, attempt: AttemptId, mut offers: Vec<RelayOffer>) -> Vec<RelayOffer> {
-        offers.retain(|offer| offer.attempt == attempt && self.config.rungs.contains(offer.tier.rung()));
-        offers
+    /// The offers that are for this attempt and on rungs that this node may use, with what it shows there.
+    pub(super) fn accesses(&self, attempt: AttemptId, offers: Vec<RelayOffer>) -> Vec<Access> {
+        let secret = self.relaying.secrets.user.first();
+        let totp = secret.map(|secret| TotpKey::derive(secret, &self.config.token));
+        let clock = WallClock::new(self.now, self.unix(self.now));
+        let usable =
+            |offer: &RelayOffer| offer.attempt == attempt && self.config.rungs.contains(offer.tier.rung());
+        let mut accesses = Vec::new();
+        for mut offer in offers.into_iter().filter(usable) {
+            if offer.relay.is_none() && offer.addresses.is_empty() {
+                // The server is where signalling goes to.
+                offer.addresses.extend(self.signal.remote());
+            }
+            accesses.extend(Access::new(offer, totp.clone().map(|key| (key, clock))));
+        }
+        accesses
     }
 }
 

@@ -98,7 +98,7 @@ impl Agent {
                 punch_key: start.punch_key.into_array(),
                 candidates: start.candidates,
                 rungs,
-                relays: self.usable(start.attempt, start.relays),
+                relays: self.accesses(start.attempt, start.relays),
             };
             self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt, targets });
         }

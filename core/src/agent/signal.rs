@@ -25,10 +25,10 @@ use crate::auth::{LoginError, SecureChannel};
 use crate::ids::{ConnId, PublicKey};
 use crate::rng::Rng;
 use crate::time::{Backoff, ServerClock};
-use crate::wire::Envelope;
 use crate::wire::message::{
     Code, Goodbye, HeartbeatReply, LoginDone, Message, Refused, RelayLoad, Request, StunPorts, kind,
 };
+use crate::wire::{Envelope, UNANSWERED};
 
 /// The signalling connection.
 #[derive(Debug)]
@@ -306,6 +306,7 @@ impl Signal {
                 }
                 online.beat(now, out);
                 let asked = online.overdue(now)?;
+                tracing::debug!(target: UNANSWERED, ?asked, "the server has not answered in time");
                 let refused = Refused::new(Code::Timeout, "the server did not answer in time");
                 Some(Event::Answered(asked, Err(refused)))
             }
@@ -335,8 +336,13 @@ impl Signal {
 
     /// Where the server is, while the node is logged in.
     pub(super) fn online(&self) -> Option<IpAddr> {
+        self.remote().map(|remote| remote.ip())
+    }
+
+    /// The address and port of the signalling connection's other end, while the node is logged in.
+    pub(super) fn remote(&self) -> Option<SocketAddr> {
         match &self.state {
-            State::Online(online) => Some(online.remote.ip()),
+            State::Online(online) => Some(online.remote),
             State::Waiting { .. }
             | State::Opening { .. }
             | State::Hello { .. }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::ids::AttemptId;
 use crate::path::{Candidate, CandidateKind, Outcome, Rung, RungSet, Transport, Verdict};
-use crate::relay::RelayOffer;
+use crate::relay::Access;
 
 /// What a session is to try, as the server's `PunchStart` says.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub struct Attempt {
     /// The rungs that both sides may use.
     pub rungs: RungSet,
     /// Relays that both may meet at, the best first.
-    pub relays: Vec<RelayOffer>,
+    pub relays: Vec<Access>,
 }
 
 impl std::fmt::Debug for Attempt {

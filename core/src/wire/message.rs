@@ -227,7 +227,7 @@ pub struct LoginDone {
     #[serde(deserialize_with = "text::<_, MAX_TEXT>")]
     pub software: String,
     /// Where the server answers STUN, at the address that the client has connected to; none if nowhere.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stun: Option<StunPorts>,
 }
 

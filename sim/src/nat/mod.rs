@@ -11,12 +11,14 @@
 //! connection gives it another port, and the far end answers with a reset.
 
 mod preset;
+mod seen;
 mod table;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 pub use preset::Preset;
+pub use seen::{Numbers, SEEN, Seen};
 use table::Table;
 
 use crate::clock::Time;

@@ -24,7 +24,7 @@ use inp2p_core::agent::io::SessionNews;
 use inp2p_core::ids::{AttemptId, PeerName, PublicKey};
 use inp2p_core::link::{LinkKeys, Preface};
 use inp2p_core::mux::{Config, Key, code};
-use inp2p_core::relay::RelayOffer;
+use inp2p_core::relay::Access;
 use inp2p_core::session::{Attempt, Session, SessionConfig};
 use inp2p_core::tunnel::Allow;
 use inp2p_core::wire::message::Targets;
@@ -36,6 +36,7 @@ pub(crate) use self::flows::Origin;
 use self::streams::refuse;
 use self::target::{Dialled, Policy};
 use self::wire::Wire;
+use crate::DUE;
 use crate::meter::SessionMeter;
 use crate::net::{Net, TimerIo as _};
 use crate::port::{MAIN, Port};
@@ -57,7 +58,7 @@ pub(crate) enum Command<N: Net> {
         /// Which.
         attempt: AttemptId,
         /// The relays, the best first.
-        offers: Vec<RelayOffer>,
+        relays: Vec<Access>,
     },
     /// What a peer of another user may have dialled has changed.
     Restrict {
@@ -267,8 +268,8 @@ impl<N: Net> Task<N> {
                 self.policy.share = targets.map(|targets| Arc::new(targets.0.into_iter().collect()));
                 self.attempt(now, key, attempt);
             }
-            Command::Offers { attempt, offers } => {
-                debug!(peer = %self.peer, ?attempt, relays = offers.len(), "more relays");
+            Command::Offers { attempt, relays } => {
+                debug!(peer = %self.peer, ?attempt, relays = relays.len(), "more relays");
             }
             Command::Restrict { targets, end } => {
                 self.restrict(targets);
@@ -374,8 +375,9 @@ impl<N: Net> Task<N> {
     /// Acts on deadlines.
     fn time(&mut self, now: Instant) {
         if let Some(core) = &mut self.core
-            && core.deadline().is_some_and(|(deadline, _)| deadline <= now)
+            && let Some((_, why)) = core.deadline().filter(|(deadline, _)| *deadline <= now)
         {
+            tracing::trace!(target: DUE, peer = %self.peer, "due: {why}");
             core.tick(now);
             if self.open == 0 {
                 self.scratch = Vec::new();

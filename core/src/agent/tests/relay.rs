@@ -3,7 +3,7 @@
 use super::*;
 use crate::agent::io::Via;
 use crate::path::RungSet;
-use crate::relay::{Credential, Tier};
+use crate::relay::{Credential, Proof, Tier};
 use crate::wire::message::RelayReport;
 
 /// Two nodes and a relay of the same user that the server reaches.
@@ -47,9 +47,12 @@ fn an_attempt_carries_relays_for_both_sides() {
     assert!(world.nodes[r].agent.status().relay.reachable);
     for node in [a, b] {
         let (.., attempt) = world.nodes[node].attempts.last().unwrap();
-        let tiers: Vec<Tier> = attempt.relays.iter().map(|offer| offer.tier).collect();
+        let tiers: Vec<Tier> = attempt.relays.iter().map(|access| access.offer.tier).collect();
         assert_eq!(tiers, [Tier::Private, Tier::Server]);
-        assert_eq!((attempt.relays[0].key, &attempt.relays[0].credential), (key(9), &Credential::Totp));
+        let [private, server] = [0, 1].map(|at| &attempt.relays[at]);
+        assert_eq!((private.offer.key, &private.offer.credential), (key(9), &Credential::Totp));
+        assert!(matches!(private.proof, Proof::Totp { .. }) && matches!(server.proof, Proof::Ticket(_)));
+        assert_eq!(server.offer.addresses, ["203.0.113.1:27183".parse().unwrap()]);
         assert_eq!(world.nodes[node].secrets.as_ref().unwrap().user.len(), 1);
     }
     let secrets = |node: usize| world.nodes[node].secrets.clone().unwrap();
@@ -110,7 +113,7 @@ fn a_relay_that_died_is_declined_and_the_next_one_offered_at_once() {
     assert_eq!(world.nodes[a].attempts.len(), begun + 1);
     let (at, .., attempt) = world.nodes[a].attempts.last().unwrap();
     assert!(*at - before < secs(1));
-    let tiers: Vec<Tier> = attempt.relays.iter().map(|offer| offer.tier).collect();
+    let tiers: Vec<Tier> = attempt.relays.iter().map(|access| access.offer.tier).collect();
     assert_eq!(tiers, [Tier::Server]);
     assert_eq!(attempt.rungs, RungSet::ALL);
     // The server looks at it again, and so learns that it is gone.
@@ -129,8 +132,8 @@ fn a_session_gets_more_relays_for_the_asking_on_both_sides() {
     world.run(DELAY * 4);
     for (node, peer) in [(a, "b"), (b, "a")] {
         let (name, offers) = world.nodes[node].offers.last().unwrap();
-        assert_eq!((name.to_string().as_str(), offers.len(), offers[0].tier), (peer, 1, Tier::Server));
-        assert_eq!(offers[0].attempt, attempt);
+        assert_eq!((name.to_string().as_str(), offers.len(), offers[0].offer.tier), (peer, 1, Tier::Server));
+        assert_eq!(offers[0].offer.attempt, attempt);
     }
 }
 
