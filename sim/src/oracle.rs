@@ -29,8 +29,33 @@ fn between(a: &Site, b: &Site) -> Option<Rung> {
             both && (dials(a, b) || dials(b, a) || (a.v6.is_some() && b.v6.is_some()))
         }
         Rung::TcpDirect => dials(a, b) || dials(b, a),
-        Rung::UdpPunch | Rung::TcpPunch | Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => false,
+        Rung::UdpPunch => punches_udp(a, b),
+        Rung::TcpPunch => punches_tcp(a, b),
+        Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => false,
     })
+}
+
+/// Whether two NATs let a hole be punched for UDP: not if nothing leaves, and not if no port can be told. One
+/// port for all peers can always be met, in the worst case by trying; ports in steps on both sides, too.
+fn punches_udp(a: &Site, b: &Site) -> bool {
+    let passes = |site: &Site| !matches!(site.preset, Preset::UdpBlocked | Preset::Only443);
+    passes(a) && passes(b) && ports_can_be_told(a, b)
+}
+
+/// The same for TCP, where ports are not guessed: a port that cannot be told has to be let in unasked.
+fn punches_tcp(a: &Site, b: &Site) -> bool {
+    let passes = |site: &Site| site.preset != Preset::Only443;
+    let random = |site: &Site| site.preset == Preset::SymmetricRandom;
+    let asks =
+        |site: &Site| !matches!(site.preset, Preset::Open | Preset::FullCone | Preset::AddressRestricted);
+    let guess = (random(a) && asks(b)) || (random(b) && asks(a));
+    passes(a) && passes(b) && ports_can_be_told(a, b) && !guess
+}
+
+fn ports_can_be_told(a: &Site, b: &Site) -> bool {
+    let many = |site: &Site| matches!(site.preset, Preset::SymmetricRandom | Preset::SymmetricSequential);
+    let random = |site: &Site| site.preset == Preset::SymmetricRandom;
+    !(many(a) && many(b) && (random(a) || random(b)))
 }
 
 /// Whether a link of this rung may have been made where the nodes were before, and live on: over UDP it goes on

@@ -7,7 +7,6 @@ use super::forwards::{Pushed, Waiter, own};
 use super::io::Action;
 use super::{Agent, Phase, relay};
 use crate::ids::{ConnId, PeerName, PublicKey};
-use crate::nat::NatReport;
 use crate::path::RungSet;
 use crate::punch::tcp::COMMON_DELAY;
 use crate::session::Attempt;
@@ -102,10 +101,11 @@ impl Agent {
                 candidates: start.candidates,
                 rungs,
                 relays: self.accesses(start.attempt, start.relays),
-                own_nat: NatReport::default(),
-                peer_nat: NatReport::default(),
+                own_nat: self.nat.report,
+                peer_nat: start.nat,
                 tcp_in: tcp_in(start.tcp_at_ms, server_time),
             };
+            let attempt = Box::new(attempt);
             self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt, targets });
         }
         Ok(PunchStartReply {})

@@ -49,7 +49,7 @@ pub(crate) enum Command<N: Net> {
         /// The peer's identity.
         key: PublicKey,
         /// What to try.
-        attempt: Attempt,
+        attempt: Box<Attempt>,
         /// All that the peer may have dialled, for one of another user.
         targets: Option<Targets>,
     },
@@ -268,7 +268,7 @@ impl<N: Net> Task<N> {
         match command {
             Command::Attempt { key, attempt, targets } => {
                 self.policy.share = targets.map(|targets| Arc::new(targets.0.into_iter().collect()));
-                self.attempt(now, key, attempt);
+                self.attempt(now, key, *attempt);
             }
             Command::Offers { attempt, relays } => {
                 debug!(peer = %self.peer, ?attempt, relays = relays.len(), "more relays");
