@@ -9,10 +9,10 @@ use std::time::Duration;
 use inp2p_core::path::Rung;
 
 use crate::nat::Preset;
-use crate::scenario::{Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
+use crate::scenario::{Assignment, Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
 
 /// The rungs that exist so far, best first.
-pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::TcpDirect];
+pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::UdpPunch, Rung::TcpDirect, Rung::TcpPunch];
 
 /// The best rung between two nodes, once everything is calm; none if no rung that exists leads there.
 pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
@@ -35,6 +35,32 @@ fn between(a: &Site, b: &Site) -> Option<Rung> {
     })
 }
 
+/// How a NAT gives out ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outside {
+    /// The same for all peers.
+    One,
+    /// In steps.
+    Steps,
+    Random,
+}
+
+fn outside(site: &Site) -> Outside {
+    match (site.preset, site.quirks.ports) {
+        // One that keeps the inside port has the same for all peers, whatever it is meant to have.
+        (Preset::SymmetricSequential | Preset::SymmetricRandom, Some(Assignment::Preserving)) => Outside::One,
+        (Preset::SymmetricSequential, None) => Outside::Steps,
+        (Preset::SymmetricSequential | Preset::SymmetricRandom, Some(Assignment::Block(_))) => Outside::Steps,
+        (Preset::SymmetricSequential | Preset::SymmetricRandom, Some(Assignment::Step(step)))
+            if step <= 16 =>
+        {
+            Outside::Steps
+        }
+        (Preset::SymmetricSequential | Preset::SymmetricRandom, _) => Outside::Random,
+        _ => Outside::One,
+    }
+}
+
 /// Whether two NATs let a hole be punched for UDP: not if nothing leaves, and not if no port can be told. One
 /// port for all peers can always be met, in the worst case by trying; ports in steps on both sides, too.
 fn punches_udp(a: &Site, b: &Site) -> bool {
@@ -45,7 +71,7 @@ fn punches_udp(a: &Site, b: &Site) -> bool {
 /// The same for TCP, where ports are not guessed: a port that cannot be told has to be let in unasked.
 fn punches_tcp(a: &Site, b: &Site) -> bool {
     let passes = |site: &Site| site.preset != Preset::Only443;
-    let random = |site: &Site| site.preset == Preset::SymmetricRandom;
+    let random = |site: &Site| outside(site) == Outside::Random;
     let asks =
         |site: &Site| !matches!(site.preset, Preset::Open | Preset::FullCone | Preset::AddressRestricted);
     let guess = (random(a) && asks(b)) || (random(b) && asks(a));
@@ -53,16 +79,27 @@ fn punches_tcp(a: &Site, b: &Site) -> bool {
 }
 
 fn ports_can_be_told(a: &Site, b: &Site) -> bool {
-    let many = |site: &Site| matches!(site.preset, Preset::SymmetricRandom | Preset::SymmetricSequential);
-    let random = |site: &Site| site.preset == Preset::SymmetricRandom;
-    !(many(a) && many(b) && (random(a) || random(b)))
+    matches!(
+        (outside(a), outside(b)),
+        (Outside::One, _) | (_, Outside::One) | (Outside::Steps, Outside::Steps)
+    )
 }
 
-/// Whether a link of this rung may have been made where the nodes were before, and live on: over UDP it goes on
-/// when a node has moved.
-pub fn may_outlive(scenario: &Scenario, a: usize, b: usize, rung: Option<Rung>) -> bool {
+/// Whether a pair may as well be on this rung. A link over UDP, made where a node was before, goes on when it has
+/// moved. Where a NAT has a port for each peer, punching is a matter of luck: what else is behind the NAT takes ports
+/// too, its table may be too small for a guess, and the next try may be under way.
+pub fn may_be(scenario: &Scenario, a: usize, b: usize, rung: Option<Rung>) -> bool {
     let moved = |fault: &Trouble| matches!(fault.what, What::Move(node, _) if node == a || node == b);
-    rung == Some(Rung::UdpDirect) && scenario.faults.iter().any(moved)
+    let outlives =
+        matches!(rung, Some(Rung::UdpDirect | Rung::UdpPunch)) && scenario.faults.iter().any(moved);
+    outlives || (is_luck(scenario, a, b) && matches!(rung, None | Some(Rung::UdpPunch | Rung::TcpPunch)))
+}
+
+/// Whether nothing but punched ports that have to be told or guessed leads from one to the other.
+fn is_luck(scenario: &Scenario, a: usize, b: usize) -> bool {
+    let (a, b) = (scenario.ends_at(a), scenario.ends_at(b));
+    let punched = matches!(between(&a, &b), Some(Rung::UdpPunch | Rung::TcpPunch));
+    punched && (outside(&a) != Outside::One || outside(&b) != Outside::One)
 }
 
 /// Whether `from` may open a TCP connection to an address of `to` that it is told.

@@ -38,8 +38,8 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
         let rung = peer.and_then(|peer| peer.rung);
         report.rungs.push(rung);
         let best = match oracle::best(scenario, forward.from, forward.to) {
-            // No new link could be had where the nodes are now; the old one lives on.
-            other if other != rung && oracle::may_outlive(scenario, forward.from, forward.to, rung) => rung,
+            // An old one lives on, or it is a matter of luck.
+            other if other != rung && oracle::may_be(scenario, forward.from, forward.to, rung) => rung,
             best => best,
         };
         let (from, to) = (forward.from, forward.to);
