@@ -12,18 +12,19 @@ use crate::nat::Preset;
 use crate::scenario::{Manner, Party, Scenario, Stream, Trouble, What};
 
 /// The rungs that exist so far, best first.
-pub const RUNGS: &[Rung] = &[Rung::TcpDirect];
+pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::TcpDirect];
 
 /// The best rung between two nodes, once everything is calm; none if no rung that exists leads there.
 pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
     RUNGS.iter().copied().find(|rung| match rung {
+        Rung::UdpDirect => {
+            let udp = |node| !matches!(scenario.preset(node), Preset::UdpBlocked | Preset::Only443);
+            let both = (udp(a) && udp(b)) || scenario.home(a) == scenario.home(b);
+            // Whoever is told a public address opens its own NAT to it.
+            both && (dials(scenario, a, b) || dials(scenario, b, a))
+        }
         Rung::TcpDirect => dials(scenario, a, b) || dials(scenario, b, a),
-        Rung::UdpDirect
-        | Rung::UdpPunch
-        | Rung::TcpPunch
-        | Rung::PrivateRelay
-        | Rung::SuperRelay
-        | Rung::ServerRelay => false,
+        Rung::UdpPunch | Rung::TcpPunch | Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => false,
     })
 }
 
