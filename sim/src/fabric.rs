@@ -118,7 +118,7 @@ impl State {
         }
     }
 
-    fn cross(&mut self, id: PortId, direction: Direction, packet: Packet) {
+    fn cross(&mut self, id: PortId, direction: Direction, mut packet: Packet) {
         let now = self.now();
         let port = &mut self.ports[id.0 as usize];
         let network = port.network;
@@ -134,6 +134,9 @@ impl State {
             Direction::Down => (&mut port.down, Hop::Port(id)),
         };
         let (mtu, answers) = (link.config.mtu, link.config.too_big);
+        if link.config.clamps_mss {
+            packet.clamp_mss(mtu);
+        }
         let udp = packet.transport() == Transport::Udp;
         match link.pass(now, packet.size(), packet.largest(), udp, &mut self.rng) {
             Passage::Arrives { at, again, corrupted } => {

@@ -37,6 +37,9 @@ pub struct LinkConfig {
     pub mtu: u16,
     /// Whether a packet above the MTU is answered with ICMP "too big", or vanishes (a black hole).
     pub too_big: bool,
+    /// Whether the maximum segment size that TCP connections agree on is bounded by the MTU, as routers do
+    /// before tunnels and DSL lines.
+    pub clamps_mss: bool,
 }
 
 /// Which packets get lost.
@@ -102,6 +105,7 @@ impl Default for LinkConfig {
             udp_rate: None,
             mtu: 1500,
             too_big: true,
+            clamps_mss: false,
         }
     }
 }

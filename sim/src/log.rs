@@ -4,9 +4,10 @@
 //! when a run repeats. Payload is left out, since ciphertext differs from run to run. Timers are shown and
 //! not hashed: one that fires and changes nothing is no difference in behaviour.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::Location;
 
 use crate::clock::Time;
 use crate::fabric::{GatewayId, NetworkId};
@@ -51,8 +52,8 @@ pub enum Event {
     Translated(Summary, SocketAddr),
     /// A fault was injected.
     Fault(String),
-    /// The timer of this task went off.
-    Timer(&'static str),
+    /// The timer of this task went off that was set at this place of the program.
+    Timer(&'static str, &'static Location<'static>),
 }
 
 /// A packet without its content.
@@ -80,22 +81,37 @@ pub(crate) struct Log {
     events: u64,
     entries: VecDeque<Entry>,
     keep: usize,
-    /// Who has sent to whom.
-    contacts: BTreeSet<(HostId, IpAddr)>,
+    /// Who has sent to whom, and since when.
+    contacts: BTreeMap<(HostId, IpAddr), Time>,
+    /// Who has heard from whom, and since when.
+    heard: BTreeMap<(HostId, IpAddr), Time>,
 }
 
 impl Log {
     pub(crate) fn new() -> Self {
-        Self { hash: 0, events: 0, entries: VecDeque::new(), keep: DEFAULT_KEPT, contacts: BTreeSet::new() }
+        Self {
+            hash: 0,
+            events: 0,
+            entries: VecDeque::new(),
+            keep: DEFAULT_KEPT,
+            contacts: BTreeMap::new(),
+            heard: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, at: Time, place: Place, event: Event) {
         self.hash_event(at, place, &event);
         self.events += 1;
-        if let (Place::Host(host), Event::Sent(packet)) = (place, &event)
-            && matches!(packet.kind, Kind::Syn | Kind::Udp)
-        {
-            self.contacts.insert((host, packet.to.ip()));
+        // Every exchange begins with one of these.
+        let begins = |packet: &Summary| matches!(packet.kind, Kind::Syn | Kind::Udp);
+        match (place, &event) {
+            (Place::Host(host), Event::Sent(packet)) if begins(packet) => {
+                self.contacts.entry((host, packet.to.ip())).or_insert(at);
+            }
+            (Place::Host(host), Event::Received(packet)) if begins(packet) => {
+                self.heard.entry((host, packet.from.ip())).or_insert(at);
+            }
+            _ => {}
         }
         if self.keep == 0 {
             return;
@@ -118,9 +134,14 @@ impl Log {
         self.entries.iter()
     }
 
-    /// The addresses to which a host has sent datagrams, or opened connections.
-    pub(crate) fn contacts(&self, host: HostId) -> impl Iterator<Item = IpAddr> {
-        self.contacts.iter().filter(move |(from, _)| *from == host).map(|(_, to)| *to)
+    /// The addresses to which a host has sent datagrams, or opened connections, and since when.
+    pub(crate) fn contacts(&self, host: HostId) -> impl Iterator<Item = (IpAddr, Time)> {
+        self.contacts.iter().filter(move |((from, _), _)| *from == host).map(|((_, to), at)| (*to, *at))
+    }
+
+    /// Since when a host has had datagrams or connections from an address.
+    pub(crate) fn heard(&self, host: HostId, from: IpAddr) -> Option<Time> {
+        self.heard.get(&(host, from)).copied()
     }
 
     /// How many entries are kept for the timeline: the latest ones.
@@ -131,7 +152,7 @@ impl Log {
     }
 
     fn hash_event(&mut self, at: Time, place: Place, event: &Event) {
-        if matches!(event, Event::Timer(_)) {
+        if matches!(event, Event::Timer(..)) {
             return;
         }
         self.mix(at.nanos());
@@ -154,7 +175,7 @@ impl Log {
                 self.mix(5);
                 fault.bytes().for_each(|byte| self.mix(u64::from(byte)));
             }
-            Event::Timer(_) => {}
+            Event::Timer(..) => {}
         }
     }
 
@@ -190,7 +211,7 @@ impl fmt::Display for Event {
             Self::Dropped(packet, cause) => write!(f, "drops    {packet} ({cause})"),
             Self::Translated(packet, address) => write!(f, "maps     {packet} as {address}"),
             Self::Fault(fault) => write!(f, "fault    {fault}"),
-            Self::Timer(task) => write!(f, "timer    of {task}"),
+            Self::Timer(task, set) => write!(f, "timer    of {task}, set at {}:{}", set.file(), set.line()),
         }
     }
 }

@@ -9,33 +9,51 @@ use std::time::Duration;
 use inp2p_core::path::Rung;
 
 use crate::nat::Preset;
-use crate::scenario::{Manner, Party, Scenario, Stream, Trouble, What};
+use crate::scenario::{Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
 
 /// The rungs that exist so far, best first.
 pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::TcpDirect];
 
 /// The best rung between two nodes, once everything is calm; none if no rung that exists leads there.
 pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
+    between(&scenario.ends_at(a), &scenario.ends_at(b))
+}
+
+/// The best rung between nodes at these places.
+fn between(a: &Site, b: &Site) -> Option<Rung> {
     RUNGS.iter().copied().find(|rung| match rung {
         Rung::UdpDirect => {
-            let udp = |node| !matches!(scenario.preset(node), Preset::UdpBlocked | Preset::Only443);
-            let both = (udp(a) && udp(b)) || scenario.home(a) == scenario.home(b);
-            // Whoever is told a public address opens its own NAT to it.
-            both && (dials(scenario, a, b) || dials(scenario, b, a))
+            let passes = |site: &Site| !matches!(site.preset, Preset::UdpBlocked | Preset::Only443);
+            let both = (passes(a) && passes(b)) || a.house == b.house;
+            // Whoever is told a public address opens its own NAT to it, and before IPv6 both open their filters.
+            both && (dials(a, b) || dials(b, a) || (a.v6.is_some() && b.v6.is_some()))
         }
-        Rung::TcpDirect => dials(scenario, a, b) || dials(scenario, b, a),
+        Rung::TcpDirect => dials(a, b) || dials(b, a),
         Rung::UdpPunch | Rung::TcpPunch | Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => false,
     })
 }
 
+/// Whether a link of this rung may have been made where the nodes were before, and live on: over UDP it goes on
+/// when a node has moved.
+pub fn may_outlive(scenario: &Scenario, a: usize, b: usize, rung: Option<Rung>) -> bool {
+    let moved = |fault: &Trouble| matches!(fault.what, What::Move(node, _) if node == a || node == b);
+    rung == Some(Rung::UdpDirect) && scenario.faults.iter().any(moved)
+}
+
 /// Whether `from` may open a TCP connection to an address of `to` that it is told.
-fn dials(scenario: &Scenario, from: usize, to: usize) -> bool {
-    if scenario.home(from) == scenario.home(to) {
+fn dials(from: &Site, to: &Site) -> bool {
+    if from.house == to.house {
         // Both are seen at one public address, so each is told the other's private one.
         return true;
     }
     // Everybody listens on a port of its own, which no firewall lets through that knows 443 alone.
-    scenario.preset(to) == Preset::Open && scenario.preset(from) != Preset::Only443
+    from.preset != Preset::Only443 && (to.preset == Preset::Open || (from.v6.is_some() && takes_v6(to)))
+}
+
+/// Whether IPv6 of anybody gets there. A firewall that knows 443 alone keeps the answers in.
+fn takes_v6(to: &Site) -> bool {
+    (to.v6 == Some(V6::Open) && to.preset != Preset::Only443)
+        || (to.v6.is_some() && to.preset == Preset::Open)
 }
 
 /// What has to come of a connection.
@@ -53,21 +71,30 @@ pub enum Fate {
 pub fn fate(scenario: &Scenario, stream: &Stream) -> Fate {
     let forward = scenario.forwards[stream.forward];
     let begin = Duration::from_millis(stream.at.into());
-    if best(scenario, forward.from, forward.to).is_none() {
+    let ready = ready(scenario, stream);
+    let (from, to) = (scenario.begins_at(forward.from), scenario.begins_at(forward.to));
+    let (before, after) = (between(&from, &to), best(scenario, forward.from, forward.to));
+    if before.is_some() != after.is_some() {
+        // Who moves has a path for a part of the time.
+        return Fate::Any;
+    }
+    if after.is_none() {
         let absent = |fault: &Trouble| {
+            // Who moves more than once may have a path between two moves.
             matches!(fault.what, What::Crash(who) | What::Kill(who) | What::Suspend(who)
                 if who == Party::Node(forward.from))
+                || matches!(fault.what, What::Move(who, _) if who == forward.from || who == forward.to)
         };
         return if scenario.faults.iter().any(absent) { Fate::Any } else { Fate::Refused };
     }
     let harmful: Vec<&Trouble> =
         scenario.faults.iter().filter(|fault| harms(fault, scenario, stream)).collect();
     match harmful[..] {
-        [] if begin >= LOGIN => Fate::Completes,
+        [] if begin >= ready => Fate::Completes,
         // A link that breaks is replaced before the streams have waited too long for it.
         [fault]
-            if begin >= LOGIN
-                && at(fault) >= LOGIN
+            if begin >= ready
+                && at(fault) >= ready
                 && is_brief(fault)
                 && server_is_there(scenario, fault) =>
         {
@@ -82,11 +109,12 @@ pub fn fate(scenario: &Scenario, stream: &Stream) -> Fate {
 fn harms(fault: &Trouble, scenario: &Scenario, stream: &Stream) -> bool {
     let forward = scenario.forwards[stream.forward];
     let ends = [forward.from, forward.to];
-    let housemate = |node: usize| ends.iter().any(|end| scenario.home(*end) == scenario.home(node));
+    let carrier = |node: usize| scenario.begins_at(node).carrier;
+    let neighbour = |node: usize| ends.iter().any(|end| carrier(*end) == carrier(node));
     match fault.what {
         What::WallClock(..) => false,
-        // A house has one NAT and one line.
-        What::NatReboot(node) | What::Weather(node, _) => housemate(node),
+        // A house has one NAT and one line, and so have all customers of a carrier.
+        What::NatReboot(node) | What::Weather(node, _) => neighbour(node),
         _ if ends.iter().any(|end| fault.what.befalls(Party::Node(*end))) => match fault.what {
             What::Cut(from, to) => {
                 let inside = |party: Party| match party {
@@ -98,9 +126,17 @@ fn harms(fault: &Trouble, scenario: &Scenario, stream: &Stream) -> bool {
             _ => true,
         },
         // A link that is up needs no server, and neither does a connection on it.
-        _ if fault.what.befalls(Party::Server) => at(fault) < LOGIN,
+        _ if fault.what.befalls(Party::Server) => at(fault) < ready(scenario, stream),
         _ => false,
     }
+}
+
+/// By when the two nodes of a connection have their link, where nothing goes wrong. Where the first segments
+/// of a login may get lost, each time costs more than the one before.
+fn ready(scenario: &Scenario, stream: &Stream) -> Duration {
+    let forward = scenario.forwards[stream.forward];
+    let lines = [forward.from, forward.to].map(|node| scenario.nodes[scenario.begins_at(node).carrier].line);
+    if lines.iter().any(|line| line.loss > 0) { LOSSY_LOGIN } else { LOGIN }
 }
 
 /// Whether nothing is wrong with the server while nodes need it because of `fault`: there is no new link
@@ -117,7 +153,7 @@ fn is_brief(fault: &Trouble) -> bool {
         What::Crash(_) | What::Kill(_) => false,
         What::Cut(..) | What::Offline(_) | What::InterfaceDown(_) | What::Suspend(_) => lasts <= BRIEF,
         What::Weather(_, line) => lasts <= BRIEF || (line.loss <= 30 && line.delay <= 200),
-        What::Roam(_) | What::NatReboot(_) | What::WallClock(..) => true,
+        What::Roam(_) | What::Move(..) | What::NatReboot(_) | What::WallClock(..) => true,
     }
 }
 
@@ -139,6 +175,9 @@ pub fn length(stream: &Stream) -> Duration {
 
 /// By then nodes have logged in and have their links, where nothing went wrong, on the worst of usual lines.
 pub const LOGIN: Duration = Duration::from_secs(10);
+
+/// The same on a line that loses a fiftieth: three losses in a row of the first segment, and a login anew.
+const LOSSY_LOGIN: Duration = Duration::from_secs(25);
 
 /// What a link may be gone for so that a new one is there before the streams end, which wait 30 s.
 const BRIEF: Duration = Duration::from_secs(5);

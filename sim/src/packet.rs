@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 
 use crate::host::HostId;
-use crate::tcp::segment::Segment;
+use crate::tcp::segment::{Segment, TCP_HEADER};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Packet {
@@ -87,6 +87,15 @@ impl Packet {
             Body::Udp { bytes, .. } => header(self.to.ip()) + UDP_HEADER + bytes.len(),
             Body::Tcp(segment) => segment.size(header(self.to.ip())),
             Body::TooBig { .. } => header(self.to.ip()) + 36,
+        }
+    }
+
+    /// Bounds the maximum segment size that a TCP connection agrees on, so that its packets fit `mtu`.
+    pub(crate) fn clamp_mss(&mut self, mtu: u16) {
+        let ip = header(self.to.ip());
+        if let Body::Tcp(Segment::Syn { mss, .. } | Segment::SynAck { mss, .. }) = &mut self.body {
+            let room = usize::from(mtu).saturating_sub(ip + TCP_HEADER);
+            *mss = (*mss).min(u16::try_from(room).unwrap_or(u16::MAX));
         }
     }
 

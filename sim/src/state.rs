@@ -104,8 +104,8 @@ impl State {
     pub(crate) fn happen(&mut self, due: Due, what: What) {
         match what {
             What::Timer(key) => {
-                if let Some((host, task)) = self.timer_due(key, due) {
-                    self.log.add(due.at, Place::Host(host), Event::Timer(task));
+                if let Some((host, task, set)) = self.timer_due(key, due) {
+                    self.log.add(due.at, Place::Host(host), Event::Timer(task, set));
                 }
             }
             What::Packet(key) => {

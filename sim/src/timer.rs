@@ -2,6 +2,7 @@
 //! comes, it goes in again at the later one, in the place that it took when it was set.
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -19,6 +20,8 @@ use crate::world::Shared;
 pub(crate) struct TimerSlot {
     pub(crate) host: HostId,
     task: &'static str,
+    /// Where in the program it was set last.
+    set: &'static Location<'static>,
     waker: Option<Waker>,
     /// What it is set to.
     due: Option<Due>,
@@ -27,8 +30,12 @@ pub(crate) struct TimerSlot {
 }
 
 impl State {
-    /// An entry has come: wakes, or goes in again. Says whose timer went off.
-    pub(crate) fn timer_due(&mut self, key: Key, entry: Due) -> Option<(HostId, &'static str)> {
+    /// An entry has come: wakes, or goes in again. Says whose timer went off, and where it was set.
+    pub(crate) fn timer_due(
+        &mut self,
+        key: Key,
+        entry: Due,
+    ) -> Option<(HostId, &'static str, &'static Location<'static>)> {
         let slot = self.timers.find_mut(key)?;
         if slot.queued != Some(entry) {
             return None;
@@ -42,7 +49,7 @@ impl State {
         }
         slot.due = None;
         slot.waker.take()?.wake();
-        Some((slot.host, slot.task))
+        Some((slot.host, slot.task, slot.set))
     }
 }
 
@@ -61,7 +68,9 @@ impl SimTimer {
 }
 
 impl TimerIo for SimTimer {
+    #[track_caller]
     fn poll_at(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
+        let set = Location::caller();
         let at = at.map(|at| self.shared.clock.time_of(at));
         let Some(at) = at.filter(|at| *at > self.shared.clock.now()) else {
             self.unset();
@@ -72,10 +81,10 @@ impl TimerIo for SimTimer {
         let state = &mut *state;
         let host = self.host;
         let key = *self.key.get_or_insert_with(|| {
-            state.timers.insert(TimerSlot { host, task, waker: None, due: None, queued: None })
+            state.timers.insert(TimerSlot { host, task, set, waker: None, due: None, queued: None })
         });
         let Some(slot) = state.timers.find_mut(key) else { return Poll::Pending };
-        slot.task = task;
+        (slot.task, slot.set) = (task, set);
         if slot.due.is_none_or(|due| due.at != at) {
             let due = state.queue.place(at);
             slot.due = Some(due);

@@ -274,9 +274,14 @@ impl World {
         lock(&self.shared.state).name_of(place).to_owned()
     }
 
-    /// The addresses to which a host has sent datagrams, or opened connections.
-    pub fn sent_to(&self, host: HostId) -> Vec<IpAddr> {
+    /// The addresses to which a host has sent datagrams, or opened connections, and since when.
+    pub fn sent_to(&self, host: HostId) -> Vec<(IpAddr, Time)> {
         lock(&self.shared.state).log.contacts(host).collect()
+    }
+
+    /// Since when a host has had datagrams or connections from an address.
+    pub fn heard(&self, host: HostId, from: IpAddr) -> Option<Time> {
+        lock(&self.shared.state).log.heard(host, from)
     }
 
     /// What a host holds.

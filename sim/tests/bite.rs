@@ -66,6 +66,28 @@ fn roaming() {
 }
 
 #[test]
+fn a_move_into_another_network() {
+    needs_a_new_link("at 10000 move 1 cgnat");
+}
+
+/// What keeps an idle link alive is the session's pings.
+#[test]
+fn a_nat_that_forgets_what_is_idle() {
+    let line = "seed 1; node open; node udp-blocked random tcp-expiry 40; forward 0 1; \
+                stream 0 at 12000 up 10 down 10 orderly; fault at 90000 wall-clock server 1";
+    bites(Flaw::DeafTimers("session"), line, "does not work");
+}
+
+/// Nothing copes with a table that has no room; the run says so.
+#[test]
+fn a_nat_without_room() {
+    let line = |table: u16| format!("seed 1; node open; node port-restricted table {table}; forward 0 1");
+    let problems = |table: u16| run(&line(table).parse().unwrap(), Keep::Nothing).problems;
+    assert_eq!(problems(50), Vec::<String>::new());
+    assert!(problems(1).iter().any(|problem| problem.contains("does not work")), "{:?}", problems(1));
+}
+
+#[test]
 fn a_nat_that_forgets() {
     // One that gives the same ports again would not be noticed.
     let line = "seed 1; node open; node symmetric-random; forward 0 1; fault at 10000 nat-reboot 1";
@@ -153,5 +175,15 @@ fn an_error_in_the_log() {
 
 #[test]
 fn a_stranger_who_is_called() {
-    bites(Flaw::CallsStrangers, PAIR, "that nobody has seen");
+    bites(Flaw::CallsStrangers, PAIR, "that nobody had seen");
+}
+
+#[test]
+fn a_request_that_is_not_answered() {
+    bites(Flaw::GrowsDeaf, &format!("{PAIR}; fault at 30000 wall-clock 0 1"), "a request was not answered");
+}
+
+#[test]
+fn more_tasks_than_the_cap_allows() {
+    bites(Flaw::Hoards, PAIR, "holds too much");
 }

@@ -77,6 +77,40 @@ fn neighbours_reach_each_other_behind_any_nat() {
 }
 
 #[test]
+fn ipv6_is_a_path_where_one_side_lets_it_in() {
+    for nodes in ["port-restricted v6-open; node cgnat v6", "open v6; node symmetric-random v6"] {
+        holds(&format!(
+            "seed 9; node {nodes}; forward 0 1; forward 1 0; stream 1 at 12000 up 50 down 50 orderly"
+        ));
+    }
+}
+
+#[test]
+fn who_moves_into_another_network_takes_its_streams_along() {
+    for (from, to) in [("port-restricted", "cgnat"), ("symmetric-random", "open"), ("open", "only-443")] {
+        holds(&format!(
+            "seed 10; node open; node {from}; forward 0 1; forward 1 0; stream 1 at 15000 up 100000 down 100000 idle; \
+             fault at 25000 move 1 {to}"
+        ));
+    }
+}
+
+#[test]
+fn neighbours_behind_one_carrier_call_no_strangers_in_their_own_houses() {
+    holds(
+        "seed 11; node cgnat; node beside 0; node with 0; node open; forward 0 1; forward 2 0; forward 1 3",
+    );
+}
+
+#[test]
+fn nats_that_forget_early_and_answer_with_resets_break_no_stream() {
+    holds(
+        "seed 12; node port-restricted expiry 20 tcp-expiry 40 forgetful resets random; node open; forward 0 1; \
+         stream 0 at 12000 up 1000 down 1000 idle; stream 0 at 40000 up 1000 down 1000 idle",
+    );
+}
+
+#[test]
 fn a_pair_without_a_path_is_refused_with_a_reason() {
     holds("seed 6; node cgnat; node symmetric-random; forward 0 1; stream 0 at 12000 up 10 down 10 orderly");
 }

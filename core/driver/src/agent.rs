@@ -22,6 +22,7 @@ use inp2p_core::time::WallClock;
 use inp2p_core::tunnel::ForwardRule;
 use tracing::{debug, error, info, warn};
 
+use crate::DUE;
 use crate::forward;
 use crate::meter::{ForwardMeter, SessionMeter};
 use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
@@ -275,8 +276,9 @@ impl<N: Net> Control<N> {
                 worked = true;
                 self.opened(now, conn, opened);
             }
-            if self.agent.deadline().is_some_and(|(deadline, _)| deadline <= now) {
+            if let Some((_, why)) = self.agent.deadline().filter(|(deadline, _)| *deadline <= now) {
                 worked = true;
+                tracing::trace!(target: DUE, "due: {why}");
                 self.agent.handle(now, Input::Tick);
             }
             if let Some(exit) = self.act(now) {

@@ -24,3 +24,6 @@ pub mod setup;
 mod stun;
 pub mod testkit;
 pub mod web;
+
+/// Where, at trace, the log says which deadline has passed whenever one of the core's machines acts on one.
+pub const DUE: &str = "inp2p_driver::due";

@@ -21,6 +21,7 @@ use inp2p_core::stun::proof::ProofKey;
 use inp2p_core::time::WallClock;
 use tracing::{error, info, warn};
 
+use crate::DUE;
 use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
 use crate::relay::{self, Relay};
 use crate::setup::{Ports, ServerSetup, StartError};
@@ -217,9 +218,9 @@ impl<N: Net> Control<N> {
                 }
                 self.server.handle(now, Input::Admin { id: self.next_ask, request });
             }
-            let deadline = self.server.deadline().map(|(deadline, _)| deadline);
-            if deadline.is_some_and(|deadline| deadline <= now) {
+            if let Some((_, why)) = self.server.deadline().filter(|(deadline, _)| *deadline <= now) {
                 worked = true;
+                tracing::trace!(target: DUE, "due: {why}");
                 self.server.handle(now, Input::Tick);
             }
             self.act();

@@ -25,10 +25,10 @@ use crate::auth::{LoginError, SecureChannel};
 use crate::ids::{ConnId, PublicKey};
 use crate::rng::Rng;
 use crate::time::{Backoff, ServerClock};
-use crate::wire::Envelope;
 use crate::wire::message::{
     Code, Goodbye, HeartbeatReply, LoginDone, Message, Refused, RelayLoad, Request, kind,
 };
+use crate::wire::{Envelope, UNANSWERED};
 
 /// The signalling connection.
 #[derive(Debug)]
@@ -306,6 +306,7 @@ impl Signal {
                 }
                 online.beat(now, out);
                 let asked = online.overdue(now)?;
+                tracing::debug!(target: UNANSWERED, ?asked, "the server has not answered in time");
                 let refused = Refused::new(Code::Timeout, "the server did not answer in time");
                 Some(Event::Answered(asked, Err(refused)))
             }

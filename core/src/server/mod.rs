@@ -53,6 +53,7 @@ use crate::due::earlier;
 use crate::ids::{ConnId, NodeName, UserName};
 use crate::rng::Rng;
 use crate::time::WallClock;
+use crate::wire::UNANSWERED;
 
 /// The server.
 #[derive(Debug)]
@@ -247,6 +248,7 @@ impl Server {
             self.end(conn, CLOSE_POLICY, "no heartbeat");
         }
         while let Some(asked) = self.asks.expire(now) {
+            tracing::debug!(target: UNANSWERED, ?asked, "a node has not answered in time");
             self.unanswered(asked, Self::no_answer());
         }
         self.tell_news(now);

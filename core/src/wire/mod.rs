@@ -17,6 +17,10 @@ pub mod message;
 pub use codec::Malformed;
 pub use envelope::{Envelope, encode};
 
+/// Where, at debug, the log says that a request was not answered in time: what either side waits for ends
+/// then, as if it had been refused.
+pub const UNANSWERED: &str = "inp2p_core::unanswered";
+
 /// The version of the protocol that this code speaks.
 pub const VERSION: u8 = 1;
 

@@ -17,6 +17,7 @@ use inp2p_driver::net::{Interface, ListenIo, Net, RecvBatch, StreamIo, TcpConfig
 
 use crate::executor::lock;
 use crate::net::SimNet;
+use crate::programs::SERVER_PORT;
 use crate::tcp::{SimListener, SimStream};
 use crate::timer::SimTimer;
 use crate::udp::SimUdp;
@@ -47,6 +48,10 @@ pub enum Flaw {
     LogsError,
     /// Somebody is called whom nobody has mentioned.
     CallsStrangers,
+    /// Nothing that the server says is heard any more after some forty seconds.
+    GrowsDeaf,
+    /// More tasks are started than any work needs.
+    Hoards,
 }
 
 /// A network with a flaw.
@@ -64,6 +69,7 @@ impl FlawedNet {
         let begun = (inner.now(), inner.unix_now());
         match flaw {
             Flaw::LeavesTask => inner.spawn("left behind", pending()),
+            Flaw::Hoards => (0..1_000).for_each(|_| inner.spawn("hoarded", pending())),
             Flaw::LogsError => tracing::error!(target: "inp2p_sim", "a flaw"),
             Flaw::CallsStrangers => {
                 let stranger = SocketAddr::from(([203, 0, 113, 77], 80));
@@ -75,7 +81,7 @@ impl FlawedNet {
     }
 
     fn stream(&self, inner: SimStream) -> FlawedStream {
-        FlawedStream { inner, flaw: self.flaw, read: 0, wrote: 0 }
+        FlawedStream { inner, net: self.clone(), flaw: self.flaw, read: 0, wrote: 0 }
     }
 
     /// An instant of the flawed clock as one of the real one.
@@ -224,6 +230,7 @@ impl UdpIo for FlawedUdp {
 #[derive(Debug)]
 pub(crate) struct FlawedStream {
     inner: SimStream,
+    net: FlawedNet,
     flaw: Flaw,
     read: usize,
     wrote: usize,
@@ -242,6 +249,10 @@ impl StreamIo for FlawedStream {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
+        let server = || self.inner.peer_addr().is_ok_and(|peer| peer.port() == SERVER_PORT);
+        if self.flaw == Flaw::GrowsDeaf && self.net.now() > self.net.begun.0 + DEAF_AFTER && server() {
+            return Poll::Pending;
+        }
         let read = self.inner.poll_read(cx, bufs);
         if let Poll::Ready(Ok(length @ 1..)) = read
             && self.flaw == Flaw::WrongBytes
@@ -297,6 +308,9 @@ impl StreamIo for FlawedStream {
         self.inner.peer_addr()
     }
 }
+
+/// When [`Flaw::GrowsDeaf`] begins: after the logins, and before the last heartbeats.
+const DEAF_AFTER: Duration = Duration::from_secs(40);
 
 /// Bytes between two that a flaw changes or repeats.
 const WRONG_EVERY: usize = 10_000;

@@ -1,10 +1,16 @@
 //! What has to be true of a run.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use inp2p_core::path::Rung;
+use inp2p_core::wire::UNANSWERED;
 
 use super::Report;
+use super::logbook::Line;
 use super::stage::{Stage, node_name};
 use super::traffic::{End, Half, Record};
+use crate::clock::Time;
+use crate::fabric::in_prefix;
 use crate::host::HostId;
 use crate::oracle::{self, Fate};
 use crate::scenario::{Manner, Scenario, Stream};
@@ -31,7 +37,11 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
         let peer = status.as_ref().and_then(|status| status.peers.iter().find(|entry| entry.node == peer));
         let rung = peer.and_then(|peer| peer.rung);
         report.rungs.push(rung);
-        let best = oracle::best(scenario, forward.from, forward.to);
+        let best = match oracle::best(scenario, forward.from, forward.to) {
+            // No new link could be had where the nodes are now; the old one lives on.
+            other if other != rung && oracle::may_outlive(scenario, forward.from, forward.to, rung) => rung,
+            best => best,
+        };
         let (from, to) = (forward.from, forward.to);
         if rung != best {
             let why = peer.and_then(|peer| peer.error.clone()).unwrap_or_default();
@@ -54,6 +64,17 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
                 "forward {at} ({from} to {to}), which cannot work, does not refuse with a reason: {end:?} {reason:?}"
             )),
         }
+    }
+}
+
+/// That what is asked once all is calm is answered in time. On a line that loses, what was asked or answered
+/// may be on its way for longer.
+pub(super) fn answers(lines: &[Line], scenario: &Scenario, from: Time, report: &mut Report) {
+    if scenario.nodes.iter().any(|node| node.line.loss > 0) {
+        return;
+    }
+    for line in lines.iter().filter(|line| line.target == UNANSWERED && line.at >= from) {
+        report.problems.push(format!("a request was not answered, at {}: {}", line.at, line.text));
     }
 }
 
@@ -110,12 +131,25 @@ fn completed(stream: &Stream, Record { client, target, met }: &Record) -> bool {
     }
 }
 
-/// That nodes send only where they may.
-pub(super) fn addresses(stage: &Stage, report: &mut Report) {
-    for node in 0..stage.nodes.len() {
-        let strange = stage.strange_addresses(node);
+/// That nodes send only where they may: to addresses at which the server had seen somebody by then, or which
+/// had written to them; to private addresses where somebody else shares their public one; and to the global
+/// IPv6 addresses that their peers claim.
+pub(super) fn addresses(stage: &Stage, scenario: &Scenario, report: &mut Report) {
+    for (node, host) in stage.nodes.iter().enumerate() {
+        let carriers = |node: usize| [scenario.begins_at(node).carrier, scenario.ends_at(node).carrier];
+        let mut others = (0..scenario.nodes.len()).filter(|other| *other != node);
+        let shares = others.any(|other| carriers(other).iter().any(|own| carriers(node).contains(own)));
+        let seen =
+            |by: HostId, ip: IpAddr, at: Time| stage.world.heard(by, ip).is_some_and(|heard| heard <= at);
+        let may = |(ip, at): (IpAddr, Time)| match ip {
+            _ if ip.is_loopback() || ip == stage.server_address() => true,
+            _ if seen(stage.server, ip, at) || seen(*host, ip, at) => true,
+            IpAddr::V4(v4) => shares && (v4.is_private() || in_prefix(ip, SHARED, 10)),
+            IpAddr::V6(_) => in_prefix(ip, CLAIMED, 32),
+        };
+        let strange: Vec<_> = stage.world.sent_to(*host).into_iter().filter(|to| !may(*to)).collect();
         if !strange.is_empty() {
-            report.problems.push(format!("node {node} sent to addresses that nobody has seen: {strange:?}"));
+            report.problems.push(format!("node {node} sent to addresses that nobody had seen: {strange:?}"));
         }
     }
 }
@@ -134,9 +168,9 @@ pub(super) fn caps(stage: &Stage, report: &mut Report) {
 }
 
 fn check(stage: &Stage, host: HostId, name: &str, most: usize, report: &mut Report) {
-    let Counts { tasks, connections, timers, .. } = stage.world.counts(host);
+    let Counts { tasks, connections, timers, udp, listeners } = stage.world.counts(host);
     let largest = connections.max(tasks).max(timers);
-    if largest > most && report.problems.len() < MOST_PROBLEMS {
+    if (largest > most || udp > MOST_UDP || listeners > OWN) && report.problems.len() < MOST_PROBLEMS {
         let counts = stage.world.counts(host);
         report.problems.push(format!("{name} holds too much at {}: {counts:?}", stage.world.now()));
     }
@@ -160,11 +194,18 @@ fn name(rung: Option<Rung>) -> &'static str {
     rung.map_or("no rung", Rung::as_str)
 }
 
+/// The addresses between a carrier and its customers (RFC 6598), and those of all nodes' IPv6.
+const SHARED: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0));
+const CLAIMED: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0));
+
 /// Connections of one node that the server may hold, those included that ended a minute ago.
 const PER_NODE: usize = 24;
 
 /// Sockets, tasks or timers of a program that does nothing.
 const OWN: usize = 48;
+
+/// A node's port in both families, or the server's two, and what is open for moments only.
+const MOST_UDP: usize = 8;
 
 /// The connections that a session may hold at a time.
 const LINKS: usize = 48;

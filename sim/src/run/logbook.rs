@@ -3,6 +3,8 @@
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
 
+use inp2p_core::wire::UNANSWERED;
+use inp2p_driver::DUE;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -20,6 +22,8 @@ pub(crate) struct Line {
     /// Whose; none of what is dropped outside of all tasks.
     pub(crate) host: Option<HostId>,
     pub(crate) level: Level,
+    /// Which part of the programs.
+    pub(crate) target: &'static str,
     pub(crate) text: String,
 }
 
@@ -43,19 +47,27 @@ impl Logbook {
 
 impl Subscriber for Logbook {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.most && metadata.target().starts_with("inp2p")
+        let ours = metadata.is_event() && metadata.target().starts_with("inp2p");
+        // What is judged, and of what is finer than the level asked for why timers fired.
+        let wanted = match metadata.target() {
+            UNANSWERED => true,
+            DUE => self.most >= LevelFilter::DEBUG,
+            _ => *metadata.level() <= self.most,
+        };
+        ours && wanted
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.most)
+        Some(LevelFilter::TRACE)
     }
 
     fn event(&self, event: &Event<'_>) {
         let mut text = Text(String::new());
         event.record(&mut text);
         let host = self.shared.executor.current().map(|(host, _)| host);
-        let level = *event.metadata().level();
-        lock(&self.lines).push(Line { at: self.shared.clock.now(), host, level, text: text.0 });
+        let (at, level) = (self.shared.clock.now(), *event.metadata().level());
+        let target = event.metadata().target();
+        lock(&self.lines).push(Line { at, host, level, target, text: text.0 });
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

@@ -10,6 +10,8 @@
 //! - a minute after the last fault every forward works on the rung that the oracle says, or where there is
 //!   none refuses with a reason;
 //! - nodes send nowhere but to addresses that the server has seen, or that are in their own house;
+//! - a request between a node and the server that is made once all is calm is answered in time, unless
+//!   lines lose something;
 //! - sockets and tasks stay below their caps while it runs, and none is left after the end;
 //! - no program logs an error.
 
@@ -23,6 +25,7 @@ use std::fmt;
 use std::time::Duration;
 
 use inp2p_core::path::Rung;
+use inp2p_driver::DUE;
 use tracing::level_filters::LevelFilter;
 
 pub use self::flaw::Flaw;
@@ -30,6 +33,7 @@ use self::logbook::Logbook;
 use self::stage::Stage;
 pub use self::traffic::{End, Half, Record};
 use crate::clock::Time;
+use crate::log::{Event, Place};
 use crate::oracle;
 use crate::scenario::{Manner, Scenario, Stream};
 use crate::world::World;
@@ -88,7 +92,8 @@ fn run_with(scenario: &Scenario, keep: Keep, flaw: Option<Flaw>) -> Report {
         let stage = Stage::new(scenario, world, flaw);
         play(scenario, stage, keep, &book)
     });
-    let errors = book.lines().into_iter().filter(|line| line.level == tracing::Level::ERROR);
+    let lines = book.lines();
+    let errors = lines.iter().filter(|line| line.level == tracing::Level::ERROR);
     report
         .problems
         .extend(errors.map(|line| format!("a program logged an error at {}: {}", line.at, line.text)));
@@ -127,12 +132,14 @@ fn play(scenario: &Scenario, mut stage: Stage, keep: Keep, book: &Logbook) -> Re
     }
     advance(&stage, Time::ZERO + probing + PROBE, &mut report);
     judge::forwards(&stage, scenario, &mut report);
+    let settled = scenario.calm_from().max(oracle::LOGIN) + oracle::RECOVERY / 2;
+    judge::answers(&book.lines(), scenario, Time::ZERO + settled, &mut report);
     let lengths = scenario.streams.iter().map(|s| Duration::from_millis(s.at.into()) + oracle::length(s));
     let all_done = lengths.max().unwrap_or(Duration::ZERO).max(scenario.calm_from() + oracle::RECOVERY);
     advance(&stage, Time::ZERO + all_done, &mut report);
     report.streams = stage.ledger.records();
     judge::streams(scenario, &mut report);
-    judge::addresses(&stage, &mut report);
+    judge::addresses(&stage, scenario, &mut report);
 
     stage.stop_nodes();
     advance(&stage, stage.world.now() + LEAVING, &mut report);
@@ -144,7 +151,7 @@ fn play(scenario: &Scenario, mut stage: Stage, keep: Keep, book: &Logbook) -> Re
     report.events = stage.world.events();
     report.simulated = stage.world.now().elapsed();
     if keep == Keep::Timeline {
-        report.timeline = timeline(&stage.world, book);
+        report.timeline = timeline(&stage, book);
     }
     report
 }
@@ -170,20 +177,38 @@ fn advance(stage: &Stage, until: Time, report: &mut Report) {
     }
 }
 
-/// The network's log and the programs' logs in one, by time.
-fn timeline(world: &World, book: &Logbook) -> String {
+/// The network's log and the programs' logs in one, by time, with the names of those who have the addresses.
+fn timeline(stage: &Stage, book: &Logbook) -> String {
     use fmt::Write;
+    let world = &stage.world;
     let mut lines = book.lines().into_iter().peekable();
-    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let mut text = stage.legend();
     for entry in world.log() {
         while let Some(line) = lines.next_if(|line| line.at <= entry.at) {
-            let host =
-                line.host.map_or_else(String::new, |host| world.name_of(crate::log::Place::Host(host)));
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{:>16}  {host:<12} {} {}", line.at.to_string(), line.level, line.text);
+            let host = line.host.map_or_else(String::new, |host| world.name_of(Place::Host(host)));
+            let level = if line.target == DUE { "timer   " } else { line.level.as_str() };
+            let _ = writeln!(text, "{:>16}  {host:<12} {level} {}", line.at.to_string(), line.text);
         }
         let place = world.name_of(entry.place);
-        let _ = writeln!(text, "{:>16}  {place:<12} {}", entry.at.to_string(), entry.event);
+        let who = match &entry.event {
+            Event::Sent(packet) => stage.who(packet.to.ip()).map(|to| format!("   (to {to})")),
+            Event::Received(packet) => stage.who(packet.from.ip()).map(|from| format!("   (from {from})")),
+            Event::Dropped(packet, _) | Event::Translated(packet, _) => {
+                let ends = [("from", packet.from), ("to", packet.to)];
+                let known = ends.into_iter().filter_map(|(word, end)| Some((word, stage.who(end.ip())?)));
+                let known: Vec<String> = known.map(|(word, name)| format!("{word} {name}")).collect();
+                (!known.is_empty()).then(|| format!("   ({})", known.join(", ")))
+            }
+            Event::Fault(_) | Event::Timer(..) => None,
+        };
+        let _ = writeln!(
+            text,
+            "{:>16}  {place:<12} {}{}",
+            entry.at.to_string(),
+            entry.event,
+            who.unwrap_or_default()
+        );
     }
     text
 }

@@ -1,7 +1,8 @@
 //! The world of a scenario: machines, programs, and faults as the scenario means them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::nat::Preset;
 use crate::net::SimNet;
 use crate::programs;
 use crate::scenario::{Party, Place, Scenario, Trouble, What};
-use crate::topology::{Home, public};
+use crate::topology::{Home, prefix, public};
 use crate::world::World;
 
 /// A scenario's world.
@@ -30,14 +31,20 @@ pub(crate) struct Stage {
     scenario: Scenario,
     pub(crate) server: HostId,
     pub(crate) nodes: Vec<HostId>,
-    /// By node: those of the house it lives in.
-    gateways: Vec<Vec<GatewayId>>,
+    /// By node: the house it lives in.
+    homes: Vec<Home>,
+    /// By node: the NAT on whose line it was in the beginning.
+    first_gateways: Vec<Option<GatewayId>>,
     pub(crate) ledger: Arc<Ledger>,
     running: Arc<Running>,
     /// Machines that do not run, or sleep, with the fault that is to end that.
     away: BTreeMap<Party, Trouble>,
+    /// By node: how often it has had a new address, and a new network.
     roamed: Vec<u16>,
+    moved: Vec<u16>,
     flaw: Option<Flaw>,
+    /// Who has had which public address.
+    names: BTreeMap<IpAddr, String>,
 }
 
 /// The programs' handles.
@@ -56,33 +63,35 @@ impl Stage {
         let server = world.public_host("server", SERVER_NUMBER, LinkConfig::default());
         let mut homes: Vec<Home> = Vec::new();
         for (number, node) in scenario.nodes.iter().enumerate() {
-            let name = node_name(number);
-            let home = match node.place {
-                Place::Own(preset) => {
-                    world.home(&name, FIRST_NUMBER + small(number), preset, node.line.config())
+            let (name, site) = (node_name(number), scenario.begins_at(number));
+            let own = FIRST_NUMBER + small(number);
+            homes.push(match node.place {
+                Place::Own(_) => world.house(&name, own, site.nats(), node.line.config(), site.v6.is_some()),
+                Place::With(house) => world.housemate(&name, &homes[house], FIRST_MATE + small(number)),
+                Place::Beside(other) => {
+                    let nat = site.nats().into_iter().next().unwrap_or_default();
+                    world.neighbour(&name, &homes[other], own, nat, site.v6.is_some())
                 }
-                Place::With(house) => {
-                    let house = homes[house].clone();
-                    let host = world.host(&name);
-                    world.attach(host, house.network, &[&private(FIRST_MATE + number)], LinkConfig::lan());
-                    Home { host, ..house }
-                }
-            };
-            homes.push(home);
+            });
         }
         let ledger = Arc::default();
-        let stage = Self {
+        let mut stage = Self {
             server,
             nodes: homes.iter().map(|home| home.host).collect(),
-            gateways: homes.into_iter().map(|home| home.gateways).collect(),
+            first_gateways: homes.iter().map(|home| home.gateways.last().copied()).collect(),
+            homes,
             ledger,
             running,
             away: BTreeMap::new(),
             roamed: vec![0; scenario.nodes.len()],
+            moved: vec![0; scenario.nodes.len()],
             scenario: scenario.clone(),
             flaw,
             world,
+            names: BTreeMap::new(),
         };
+        stage.names.insert(stage.server_address(), "server".to_owned());
+        (0..stage.nodes.len()).for_each(|node| stage.note(node, &stage.homes[node].public.clone()));
         stage.start_server();
         (0..scenario.nodes.len()).for_each(|number| stage.start_node(number));
         stage
@@ -167,6 +176,11 @@ impl Stage {
         self.ledger.close();
     }
 
+    /// Where the server is.
+    pub(crate) fn server_address(&self) -> IpAddr {
+        public(SERVER_NUMBER).parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+
     /// Lets a local program connect to a forward, if its machine runs.
     pub(crate) fn open(&self, forward: usize, stream: usize) {
         let host = self.nodes[self.scenario.forwards[forward].from];
@@ -188,8 +202,9 @@ impl Stage {
             What::Kill(who) => Fault::Kill(host(who)),
             What::Suspend(who) => Fault::Suspend(host(who)),
             What::Roam(node) => self.roam(node),
+            What::Move(node, preset) => return self.relocate(node, preset),
             What::NatReboot(node) => {
-                for gateway in &self.gateways[node] {
+                for gateway in &self.homes[node].gateways {
                     self.world.inject(Fault::GatewayReboot(*gateway));
                 }
                 return;
@@ -218,10 +233,14 @@ impl Stage {
             What::Crash(who) | What::Kill(who) => Fault::Restart(host(who)),
             What::Suspend(who) => Fault::Resume(host(who)),
             What::Weather(node, _) => {
-                let usual = self.scenario.nodes[self.scenario.home(node)].line;
-                self.weather(node, usual.config())
+                let usual = self.usual_line(node);
+                if let Some(gateway) = self.first_gateways[node].filter(|_| self.moved[node] > 0) {
+                    // Those who stayed behind have had the same weather.
+                    self.world.inject(Fault::GatewayLinks { gateway, config: usual.clone() });
+                }
+                self.weather(node, usual)
             }
-            What::Roam(_) | What::NatReboot(_) | What::WallClock(..) => return,
+            What::Roam(_) | What::Move(..) | What::NatReboot(_) | What::WallClock(..) => return,
         };
         self.world.inject(injected);
     }
@@ -236,7 +255,7 @@ impl Stage {
     }
 
     fn weather(&self, node: usize, config: LinkConfig) -> Fault {
-        match self.gateways[node].last() {
+        match self.homes[node].gateways.last() {
             Some(gateway) => Fault::GatewayLinks { gateway: *gateway, config },
             None => Fault::Links { host: self.nodes[node], interface: INTERFACE.to_owned(), config },
         }
@@ -246,16 +265,67 @@ impl Stage {
     fn roam(&mut self, node: usize) -> Fault {
         let times = self.roamed[node];
         self.roamed[node] += 1;
-        let address = match self.scenario.preset(node) {
-            Preset::Open => format!("{}/32", public(roamed_number(node, times))),
-            _ => private(FIRST_ROAMED + node * MOST_ROAMS + usize::from(times) % MOST_ROAMS),
+        let home = &self.homes[node];
+        let addresses = if home.gateways.is_empty() {
+            let number = roamed_number(node, times);
+            self.names.extend(public(number).parse::<IpAddr>().map(|ip| (ip, node_name(node))));
+            let v6 = home.prefix.is_some().then(|| format!("{}::2/128", prefix(number)));
+            [format!("{}/32", public(number))].into_iter().chain(v6).collect()
+        } else {
+            home.addresses(FIRST_ROAMED + small(node) * MOST_ROAMS + times % MOST_ROAMS)
         };
-        Fault::Roam {
-            host: self.nodes[node],
-            interface: INTERFACE.to_owned(),
-            network: None,
-            addresses: vec![address],
+        Fault::Roam { host: self.nodes[node], interface: INTERFACE.to_owned(), network: None, addresses }
+    }
+
+    /// Takes a node into another network, on the line that it has.
+    fn relocate(&mut self, node: usize, preset: Preset) {
+        let times = self.moved[node];
+        self.moved[node] += 1;
+        let number = MOVED_NUMBER + small(node) * 0x100 + times;
+        let name = format!("{} moved {times}", node_name(node));
+        let line = self.usual_line(node);
+        self.homes[node] = self.world.relocate(self.nodes[node], &name, number, preset.nats(), line);
+        self.note(node, &public(number));
+    }
+
+    /// Remembers that a node is seen at a public address.
+    fn note(&mut self, node: usize, address: &str) {
+        let Ok(address) = address.parse() else { return };
+        // Some share one.
+        let known = self.names.remove(&address).map(|name| name + "/");
+        self.names.insert(address, known.unwrap_or_default() + &node_name(node));
+    }
+
+    /// Who is seen at an address.
+    pub(crate) fn who(&self, address: IpAddr) -> Option<&str> {
+        self.names.get(&address).map(String::as_str)
+    }
+
+    /// Who is where, in words.
+    pub(crate) fn legend(&self) -> String {
+        let mut text = format!("server at {}, port {}\n", self.server_address(), server_port(&self.scenario));
+        for node in 0..self.nodes.len() {
+            let site = self.scenario.begins_at(node);
+            let mates =
+                (0..self.nodes.len()).filter(|mate| self.scenario.home(*mate) == self.scenario.home(node));
+            let house =
+                if mates.count() > 1 { format!(" in the house of n{}", site.house) } else { String::new() };
+            let addresses: Vec<&IpAddr> = self
+                .names
+                .iter()
+                .filter(|(_, names)| names.split('/').any(|name| name == node_name(node)))
+                .map(|(ip, _)| ip)
+                .collect();
+            // Writing to a String cannot fail.
+            let _ =
+                writeln!(text, "{} behind {}{house}, seen at {addresses:?}", node_name(node), site.preset);
         }
+        text.push('\n');
+        text
+    }
+
+    fn usual_line(&self, node: usize) -> LinkConfig {
+        self.scenario.nodes[self.scenario.begins_at(node).carrier].line.config()
     }
 
     fn host(&self, party: Party) -> HostId {
@@ -263,26 +333,6 @@ impl Stage {
             Party::Server => self.server,
             Party::Node(node) => self.nodes[node],
         }
-    }
-
-    /// What a node has sent to that it was not told by somebody who knew: neither the server, nor an address
-    /// at which the server sees a node, nor one of the house it lives in.
-    pub(crate) fn strange_addresses(&self, number: usize) -> Vec<IpAddr> {
-        let mut known: BTreeSet<IpAddr> = BTreeSet::new();
-        let mut know = |number| known.extend(public(number).parse::<IpAddr>());
-        know(SERVER_NUMBER);
-        for node in 0..self.nodes.len() {
-            know(FIRST_NUMBER + small(node));
-            (0..self.roamed[node]).for_each(|times| know(roamed_number(node, times)));
-        }
-        let own = self.scenario.preset(number) != Preset::Open;
-        let mates =
-            (0..self.nodes.len()).filter(|node| self.scenario.home(*node) == self.scenario.home(number));
-        let at_home = own && mates.count() > 1;
-        let is_home = |ip: &IpAddr| matches!(ip, IpAddr::V4(ip) if ip.octets()[..3] == [192, 168, 1]);
-        let sent_to = self.world.sent_to(self.nodes[number]);
-        let may = |ip: &IpAddr| ip.is_loopback() || known.contains(ip) || (at_home && is_home(ip));
-        sent_to.into_iter().filter(|ip| !may(ip)).collect()
     }
 }
 
@@ -298,16 +348,12 @@ fn forward_port(number: usize) -> u16 {
 
 /// A firewall that knows 443 alone needs a server there.
 fn server_port(scenario: &Scenario) -> u16 {
-    let strict = (0..scenario.nodes.len()).any(|node| scenario.preset(node) == Preset::Only443);
+    let strict = scenario.presets().any(|preset| preset == Preset::Only443);
     if strict { 443 } else { programs::SERVER_PORT }
 }
 
 fn small(number: usize) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
-}
-
-fn private(host: usize) -> String {
-    format!("192.168.1.{host}/24")
 }
 
 fn roamed_number(node: usize, times: u16) -> u16 {
@@ -317,10 +363,11 @@ fn roamed_number(node: usize, times: u16) -> u16 {
 /// What tells the public addresses apart.
 const SERVER_NUMBER: u16 = 1;
 const FIRST_NUMBER: u16 = 0x100;
+const MOVED_NUMBER: u16 = 0x4000;
 
 /// What tells the addresses of a house apart.
-const FIRST_MATE: usize = 10;
-const FIRST_ROAMED: usize = 50;
-const MOST_ROAMS: usize = 16;
+const FIRST_MATE: u16 = 10;
+const FIRST_ROAMED: u16 = 50;
+const MOST_ROAMS: u16 = 16;
 
 const INTERFACE: &str = "eth0";

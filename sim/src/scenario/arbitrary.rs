@@ -7,13 +7,16 @@
 //! Each scenario knows a few kinds of fault only (swarm testing): what is left out of a run lets other
 //! things happen more often than a mixture of all would.
 
+use proptest::bool::weighted;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::{Forward, Line, Manner, Node, Party, Place, Scenario, Stream, Trouble, What};
+use super::{
+    Assignment, Forward, Line, Manner, Node, Party, Place, Quirks, Scenario, Stream, Trouble, V6, What,
+};
 use crate::nat::Preset;
 
 impl Scenario {
@@ -56,25 +59,75 @@ impl Scenario {
     }
 }
 
-/// A preset, a wish to live with somebody, and a line.
-type RawNode = (Preset, Option<u8>, Line);
+/// A node that is yet to be given neighbours.
+#[derive(Debug, Clone, Copy)]
+struct RawNode {
+    preset: Preset,
+    /// A wish to live in a house that is there already, and whether it is enough to share the carrier.
+    with: Option<(u8, bool)>,
+    line: Line,
+    quirks: Quirks,
+    v6: Option<V6>,
+}
 
 fn node() -> impl Strategy<Value = RawNode> {
     // Nodes that can be reached by everybody make most of what can be seen.
     let preset = prop_oneof![Just(Preset::Open), select(&Preset::ALL[..])];
-    (preset, proptest::option::weighted(0.15, any::<u8>()), line())
+    let with = proptest::option::weighted(0.2, any::<(u8, bool)>());
+    let v6 = prop_oneof![8 => Just(None), 2 => Just(Some(V6::Firewalled)), 1 => Just(Some(V6::Open))];
+    (preset, with, line(), quirks(), v6).prop_map(|(preset, with, line, quirks, v6)| RawNode {
+        preset,
+        with,
+        line,
+        quirks,
+        v6,
+    })
+}
+
+/// Quirks with which everything that works without them has to work.
+fn quirks() -> impl Strategy<Value = Quirks> {
+    let rarely = |range: std::ops::Range<u16>| prop_oneof![5 => Just(0_u16), 1 => range];
+    let flags = (weighted(0.2), weighted(0.2), weighted(0.2));
+    // The shortest that people report: 20 s for UDP; a minute for TCP.
+    let numbers = (rarely(100..2_000), rarely(20..120), rarely(60..600));
+    let ports = prop_oneof![
+        8 => Just(None),
+        1 => Just(Some(Assignment::Preserving)),
+        1 => Just(Some(Assignment::Random)),
+        1 => (1..20_u16).prop_map(|step| Some(Assignment::Step(step))),
+        1 => (64..1_024_u16).prop_map(|size| Some(Assignment::Block(size))),
+    ];
+    (numbers, flags, ports).prop_map(|((table, expiry, tcp_expiry), (forgetful, hairpin, resets), ports)| {
+        Quirks { table, expiry, tcp_expiry, forgetful, hairpin, resets, ports }
+    })
 }
 
 /// A line on which things work: what is worse is weather.
 fn line() -> impl Strategy<Value = Line> {
     let delay = prop_oneof![3 => Just(10_u16), 1 => 0..150_u16];
-    let quirks = (small(20), small(20), any::<bool>(), small(20), small(20));
-    let rate = prop_oneof![6 => Just(0_u32), 1 => 1_000..50_000_u32];
-    let mtu = prop_oneof![6 => Just(1500_u16), 1 => 1280..1500_u16];
-    (delay, quirks, rate, mtu).prop_map(|(delay, (jitter, loss, bursts, duplicate, reorder), rate, mtu)| {
-        let bursts = bursts && loss > 0;
-        Line { delay, jitter, loss, bursts, duplicate, reorder, rate, mtu }
-    })
+    let quirks = (small(20), small(20), any::<bool>(), small(20), small(20), small(10));
+    let rate = prop_oneof![6 => Just((0_u32, 256_u16)), 1 => (1_000..50_000_u32, 32..1_024_u16)];
+    let udp_rate = prop_oneof![8 => Just(0_u32), 1 => 500..20_000_u32];
+    let mtu = prop_oneof![6 => Just((1500_u16, false)), 1 => (1280..1500_u16, any::<bool>())];
+    (delay, quirks, rate, udp_rate, mtu).prop_map(
+        |(delay, (jitter, loss, bursts, duplicate, reorder, corrupt), (rate, queue), udp_rate, mtu)| {
+            let (bursts, (mtu, black_hole)) = (bursts && loss > 0, mtu);
+            Line {
+                delay,
+                jitter,
+                loss,
+                bursts,
+                duplicate,
+                reorder,
+                corrupt,
+                rate,
+                queue,
+                udp_rate,
+                mtu,
+                black_hole,
+            }
+        },
+    )
 }
 
 /// Usually nothing.
@@ -102,6 +155,7 @@ struct RawTrouble {
     two: u8,
     line: Line,
     seconds: i32,
+    preset: Preset,
 }
 
 fn trouble() -> impl Strategy<Value = RawTrouble> {
@@ -111,13 +165,23 @@ fn trouble() -> impl Strategy<Value = RawTrouble> {
         (line(), 0..300_u16, 0..400_u16).prop_map(|(line, loss, delay)| Line { loss, delay, ..line });
     // Ten years either way.
     let seconds = -315_360_000..315_360_000_i32;
-    (0..KINDS, at, lasts, any::<u8>(), any::<u8>(), weather, seconds).prop_map(
-        |(kind, at, lasts, one, two, line, seconds)| RawTrouble { kind, at, lasts, one, two, line, seconds },
+    let preset = prop_oneof![Just(Preset::Open), select(&Preset::ALL[..])];
+    (0..KINDS, at, lasts, any::<(u8, u8)>(), weather, seconds, preset).prop_map(
+        |(kind, at, lasts, (one, two), line, seconds, preset)| RawTrouble {
+            kind,
+            at,
+            lasts,
+            one,
+            two,
+            line,
+            seconds,
+            preset,
+        },
     )
 }
 
 /// How many kinds of faults [`RawTrouble::meant`] knows.
-const KINDS: u16 = 10;
+const KINDS: u16 = 11;
 
 impl RawTrouble {
     fn meant(self, nodes: usize) -> Trouble {
@@ -137,6 +201,7 @@ impl RawTrouble {
             6 => What::Suspend(one),
             7 => What::Weather(node, self.line),
             8 => What::WallClock(one, self.seconds),
+            9 => What::Move(node, self.preset),
             _ if one == two => What::Offline(one),
             _ => What::Cut(one, two),
         };
@@ -147,17 +212,24 @@ impl RawTrouble {
 /// Gives each node a home.
 fn settle(raw: Vec<RawNode>) -> Vec<Node> {
     let mut nodes: Vec<Node> = Vec::new();
-    for (preset, with, line) in raw {
-        let houses: Vec<usize> = nodes
-            .iter()
-            .enumerate()
-            .filter(|(_, node)| matches!(node.place, Place::Own(preset) if preset != Preset::Open))
-            .map(|(number, _)| number)
-            .collect();
-        let host = with.and_then(|wish| houses.get(usize::from(wish) % houses.len().max(1)).copied());
-        nodes.push(match host {
-            Some(host) => Node { place: Place::With(host), line: Line::default() },
-            None => Node { place: Place::Own(preset), line },
+    for RawNode { preset, with, line, quirks, v6 } in raw {
+        let (wish, shares) = with.unzip();
+        let found = |fits: fn(Place) -> bool| {
+            let all = nodes.iter().enumerate().filter(|(_, node)| fits(node.place));
+            let all: Vec<usize> = all.map(|(number, _)| number).collect();
+            wish.and_then(|wish| all.get(usize::from(wish) % all.len().max(1)).copied())
+        };
+        let carrier = found(|place| place == Place::Own(Preset::Cgnat)).filter(|_| shares == Some(true));
+        let house = found(|place| match place {
+            Place::Own(preset) => preset != Preset::Open,
+            Place::Beside(_) => true,
+            Place::With(_) => false,
+        });
+        let (line_of_others, own) = (Line::default(), Node { line, quirks, v6, ..Node::behind(preset) });
+        nodes.push(match (carrier, house) {
+            (Some(host), _) => Node { place: Place::Beside(host), line: line_of_others, ..own },
+            (None, Some(host)) => Node { place: Place::With(host), ..Node::behind(Preset::Open) },
+            (None, None) => own,
         });
     }
     nodes

@@ -7,7 +7,7 @@
 //! ```
 //! use inp2p_sim::scenario::Scenario;
 //!
-//! let line = "seed 7; node open; node cgnat delay 30 loss 5; forward 1 0; \
+//! let line = "seed 7; node open v6; node cgnat expiry 30 delay 30 loss 5; forward 1 0; \
 //!             stream 0 at 5000 up 1000 down 70000 orderly; fault at 9000 nat-reboot 1";
 //! let scenario: Scenario = line.parse().unwrap();
 //! assert_eq!(scenario.to_string(), line);
@@ -16,10 +16,12 @@
 //! What may be expected of a scenario is not part of it: [`crate::oracle`] derives that.
 
 mod arbitrary;
+mod nat;
 mod text;
 
 use std::time::Duration;
 
+pub use self::nat::{Assignment, Quirks, Site, V6};
 pub use self::text::BadScenario;
 use crate::link::{LinkConfig, Loss};
 use crate::nat::Preset;
@@ -44,8 +46,12 @@ pub struct Scenario {
 pub struct Node {
     /// Where it lives.
     pub place: Place,
-    /// Its access line; that of the house if it shares one.
+    /// Its access line; that of the house or of the carrier if it shares one.
     pub line: Line,
+    /// How its NATs depart from what their preset says.
+    pub quirks: Quirks,
+    /// Its IPv6, if it has any.
+    pub v6: Option<V6>,
 }
 
 /// Where a node lives.
@@ -55,6 +61,8 @@ pub enum Place {
     Own(Preset),
     /// In the house of that earlier node, which has a NAT.
     With(usize),
+    /// In a house of its own, with a home router, behind the carrier's NAT of that earlier node.
+    Beside(usize),
 }
 
 /// An access line.
@@ -72,10 +80,19 @@ pub struct Line {
     pub duplicate: u16,
     /// Packets of a thousand that are overtaken.
     pub reorder: u16,
+    /// Datagrams of a thousand that have a bit changed on the way.
+    pub corrupt: u16,
     /// Kilobits a second; 0 is no limit.
     pub rate: u32,
+    /// Kilobytes that may wait where there is a limit; what comes on top is dropped.
+    pub queue: u16,
+    /// Kilobits of UDP a second that the carrier lets pass; 0 is no limit.
+    pub udp_rate: u32,
     /// The largest packet.
     pub mtu: u16,
+    /// Whether larger ones vanish without a word, and the routers bound the segments of TCP, which would
+    /// not get on otherwise.
+    pub black_hole: bool,
 }
 
 /// A port forward: `from` listens, `to` dials its own loopback.
@@ -160,6 +177,8 @@ pub enum What {
     Suspend(Party),
     /// The node gets another address, for good.
     Roam(usize),
+    /// The node moves into another network for good, with this NAT before it.
+    Move(usize, Preset),
     /// The node's NATs forget everything, once.
     NatReboot(usize),
     /// The node's access line becomes that one.
@@ -173,22 +192,6 @@ impl Scenario {
     pub fn calm_from(&self) -> Duration {
         let ends = self.faults.iter().map(Trouble::end);
         ends.max().unwrap_or(Duration::ZERO)
-    }
-
-    /// The home that a node lives in: its own number, or that of the node it lives with.
-    pub fn home(&self, node: usize) -> usize {
-        match self.nodes[node].place {
-            Place::Own(_) => node,
-            Place::With(host) => host,
-        }
-    }
-
-    /// The NAT that a node lives behind.
-    pub fn preset(&self, node: usize) -> Preset {
-        match self.nodes[self.home(node)].place {
-            Place::Own(preset) => preset,
-            Place::With(_) => Preset::Open,
-        }
     }
 }
 
@@ -211,7 +214,7 @@ impl What {
             | Self::Kill(_)
             | Self::Suspend(_)
             | Self::Weather(..) => true,
-            Self::Roam(_) | Self::NatReboot(_) | Self::WallClock(..) => false,
+            Self::Roam(_) | Self::Move(..) | Self::NatReboot(_) | Self::WallClock(..) => false,
         }
     }
 
@@ -225,7 +228,9 @@ impl What {
             | Self::Kill(who)
             | Self::Suspend(who)
             | Self::WallClock(who, _) => who == party,
-            Self::Roam(node) | Self::NatReboot(node) | Self::Weather(node, _) => Party::Node(node) == party,
+            Self::Roam(node) | Self::Move(node, _) | Self::NatReboot(node) | Self::Weather(node, _) => {
+                Party::Node(node) == party
+            }
         }
     }
 }
@@ -247,7 +252,12 @@ impl Line {
             loss,
             duplicate: share(self.duplicate),
             reorder: share(self.reorder),
+            corrupt: share(self.corrupt),
+            queue: usize::from(self.queue) * 1024,
+            udp_rate: (self.udp_rate > 0).then(|| u64::from(self.udp_rate) * 1000),
             mtu: self.mtu,
+            too_big: !self.black_hole,
+            clamps_mss: self.black_hole,
             ..LinkConfig::default()
         }
     }
@@ -256,7 +266,27 @@ impl Line {
 impl Default for Line {
     /// Ten milliseconds and nothing else.
     fn default() -> Self {
-        Self { delay: 10, jitter: 0, loss: 0, bursts: false, duplicate: 0, reorder: 0, rate: 0, mtu: 1500 }
+        Self {
+            delay: 10,
+            jitter: 0,
+            loss: 0,
+            bursts: false,
+            duplicate: 0,
+            reorder: 0,
+            corrupt: 0,
+            rate: 0,
+            queue: 256,
+            udp_rate: 0,
+            mtu: 1500,
+            black_hole: false,
+        }
+    }
+}
+
+impl Node {
+    /// A node behind a NAT of its own, on a good line.
+    pub fn behind(preset: Preset) -> Self {
+        Self { place: Place::Own(preset), line: Line::default(), quirks: Quirks::default(), v6: None }
     }
 }
 

@@ -6,7 +6,9 @@
 use std::fmt;
 use std::str::{FromStr, SplitWhitespace};
 
-use super::{Forward, Line, Manner, Node, Party, Place, Scenario, Stream, Trouble, What};
+use super::{
+    Assignment, Forward, Line, Manner, Node, Party, Place, Quirks, Scenario, Stream, Trouble, V6, What,
+};
 use crate::nat::Preset;
 
 /// Why a text is no scenario.
@@ -26,9 +28,16 @@ impl fmt::Display for Scenario {
         write!(f, "seed {}", self.seed)?;
         for node in &self.nodes {
             match node.place {
-                Place::Own(preset) => write!(f, "; node {}{}", preset.name(), node.line)?,
+                Place::Own(preset) => write!(f, "; node {}", preset.name())?,
                 Place::With(host) => write!(f, "; node with {host}")?,
+                Place::Beside(host) => write!(f, "; node beside {host}")?,
             }
+            f.write_str(match node.v6 {
+                None => "",
+                Some(V6::Firewalled) => " v6",
+                Some(V6::Open) => " v6-open",
+            })?;
+            write!(f, "{}{}", node.quirks, node.line)?;
         }
         for forward in &self.forwards {
             write!(f, "; forward {} {}", forward.from, forward.to)?;
@@ -59,8 +68,32 @@ impl fmt::Display for Line {
         word(if self.bursts { "bursts" } else { "loss" }, self.loss.into(), usual.loss.into())?;
         word("duplicate", self.duplicate.into(), usual.duplicate.into())?;
         word("reorder", self.reorder.into(), usual.reorder.into())?;
+        word("corrupt", self.corrupt.into(), usual.corrupt.into())?;
         word("rate", self.rate, usual.rate)?;
-        word("mtu", self.mtu.into(), usual.mtu.into())
+        word("queue", self.queue.into(), usual.queue.into())?;
+        word("udp-rate", self.udp_rate, usual.udp_rate)?;
+        word("mtu", self.mtu.into(), usual.mtu.into())?;
+        f.write_str(if self.black_hole { " black-hole" } else { "" })
+    }
+}
+
+impl fmt::Display for Quirks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers = [("table", self.table), ("expiry", self.expiry), ("tcp-expiry", self.tcp_expiry)];
+        for (name, number) in numbers.into_iter().filter(|(_, number)| *number > 0) {
+            write!(f, " {name} {number}")?;
+        }
+        let flags = [("forgetful", self.forgetful), ("hairpin", self.hairpin), ("resets", self.resets)];
+        for (name, _) in flags.into_iter().filter(|(_, flag)| *flag) {
+            write!(f, " {name}")?;
+        }
+        match self.ports {
+            None => Ok(()),
+            Some(Assignment::Preserving) => f.write_str(" preserving"),
+            Some(Assignment::Random) => f.write_str(" random"),
+            Some(Assignment::Step(step)) => write!(f, " step {step}"),
+            Some(Assignment::Block(size)) => write!(f, " block {size}"),
+        }
     }
 }
 
@@ -74,6 +107,7 @@ impl fmt::Display for What {
             Self::Kill(who) => write!(f, "kill {who}"),
             Self::Suspend(who) => write!(f, "suspend {who}"),
             Self::Roam(node) => write!(f, "roam {node}"),
+            Self::Move(node, preset) => write!(f, "move {node} {preset}"),
             Self::NatReboot(node) => write!(f, "nat-reboot {node}"),
             Self::Weather(node, line) => write!(f, "weather {node}{line}"),
             Self::WallClock(who, seconds) => write!(f, "wall-clock {who} {seconds}"),
@@ -110,10 +144,17 @@ impl Scenario {
         match words.word()? {
             "seed" => self.seed = words.number()?,
             "node" => {
-                let node = match words.word()? {
-                    "with" => Node { place: Place::With(words.number()?), line: Line::default() },
-                    preset => Node { place: Place::Own(Preset::from_str(preset)?), line: words.line()? },
+                let place = match words.word()? {
+                    "with" => Place::With(words.number()?),
+                    "beside" => Place::Beside(words.number()?),
+                    preset => Place::Own(Preset::from_str(preset)?),
                 };
+                let mut node = Node { place, ..Node::behind(Preset::Open) };
+                words.all(|words, word| {
+                    Ok(node.v6_word(word)
+                        || words.quirk(&mut node.quirks, word)?
+                        || words.line_word(&mut node.line, word)?)
+                })?;
                 self.nodes.push(node);
             }
             "forward" => self.forwards.push(Forward { from: words.number()?, to: words.number()? }),
@@ -137,13 +178,28 @@ impl Scenario {
             return Err("a scenario has two nodes at least".to_owned());
         }
         for (number, node) in self.nodes.iter().enumerate() {
-            if let Place::With(host) = node.place {
-                let house = self.nodes.get(host).filter(|_| host < number).map(|host| host.place);
-                match house {
-                    Some(Place::Own(preset)) if preset != Preset::Open => {}
-                    _ => return Err(format!("node {number} cannot live with node {host}")),
-                }
+            let earlier = |host: usize| self.nodes.get(host).filter(|_| host < number).map(|host| host.place);
+            let fits = match node.place {
+                Place::Own(_) => true,
+                Place::With(host) => match earlier(host) {
+                    Some(Place::Own(preset)) => preset != Preset::Open,
+                    Some(Place::Beside(_)) => true,
+                    Some(Place::With(_)) | None => false,
+                },
+                Place::Beside(host) => earlier(host) == Some(Place::Own(Preset::Cgnat)),
+            };
+            if !fits {
+                let (how, host) = match node.place {
+                    Place::Own(_) => continue,
+                    Place::With(host) => ("with", host),
+                    Place::Beside(host) => ("beside", host),
+                };
+                return Err(format!("node {number} cannot live {how} node {host}"));
             }
+        }
+        let shares = |node: &&Node| !matches!(node.place, Place::Own(_)) && node.line != Line::default();
+        if let Some(at) = self.nodes.iter().position(|node| shares(&node)) {
+            return Err(format!("node {at} has no line of its own"));
         }
         let lost =
             |forward: &&Forward| forward.from >= nodes || forward.to >= nodes || forward.from == forward.to;
@@ -166,13 +222,26 @@ impl Scenario {
                 | What::Kill(who)
                 | What::Suspend(who)
                 | What::WallClock(who, _) => exists(who),
-                What::Roam(node) | What::NatReboot(node) | What::Weather(node, _) => node < nodes,
+                What::Roam(node) | What::Move(node, _) | What::NatReboot(node) | What::Weather(node, _) => {
+                    node < nodes
+                }
             };
             if !fits {
                 return Err(format!("{} names what is not there", fault.what));
             }
         }
         Ok(())
+    }
+}
+
+impl Node {
+    fn v6_word(&mut self, word: &str) -> bool {
+        self.v6 = match word {
+            "v6" => Some(V6::Firewalled),
+            "v6-open" => Some(V6::Open),
+            _ => return false,
+        };
+        true
     }
 }
 
@@ -228,23 +297,56 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// All the rest.
-    fn line(&mut self) -> Result<Line, String> {
-        let mut line = Line::default();
+    /// All the rest, word by word; `take` says whether it knew the word.
+    fn all(&mut self, mut take: impl FnMut(&mut Self, &str) -> Result<bool, String>) -> Result<(), String> {
         while let Some(word) = self.0.next() {
-            match word {
-                "delay" => line.delay = self.number()?,
-                "jitter" => line.jitter = self.number()?,
-                "loss" => line.loss = self.number()?,
-                "bursts" => (line.bursts, line.loss) = (true, self.number()?),
-                "duplicate" => line.duplicate = self.number()?,
-                "reorder" => line.reorder = self.number()?,
-                "rate" => line.rate = self.number()?,
-                "mtu" => line.mtu = self.number()?,
-                other => return Err(format!("a line has no {other:?}")),
+            if !take(self, word)? {
+                return Err(format!("{word:?} means nothing here"));
             }
         }
+        Ok(())
+    }
+
+    fn line(&mut self) -> Result<Line, String> {
+        let mut line = Line::default();
+        self.all(|words, word| words.line_word(&mut line, word))?;
         Ok(line)
+    }
+
+    fn line_word(&mut self, line: &mut Line, word: &str) -> Result<bool, String> {
+        match word {
+            "delay" => line.delay = self.number()?,
+            "jitter" => line.jitter = self.number()?,
+            "loss" => line.loss = self.number()?,
+            "bursts" => (line.bursts, line.loss) = (true, self.number()?),
+            "duplicate" => line.duplicate = self.number()?,
+            "reorder" => line.reorder = self.number()?,
+            "corrupt" => line.corrupt = self.number()?,
+            "rate" => line.rate = self.number()?,
+            "queue" => line.queue = self.number()?,
+            "udp-rate" => line.udp_rate = self.number()?,
+            "mtu" => line.mtu = self.number()?,
+            "black-hole" => line.black_hole = true,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn quirk(&mut self, quirks: &mut Quirks, word: &str) -> Result<bool, String> {
+        match word {
+            "table" => quirks.table = self.number()?,
+            "expiry" => quirks.expiry = self.number()?,
+            "tcp-expiry" => quirks.tcp_expiry = self.number()?,
+            "forgetful" => quirks.forgetful = true,
+            "hairpin" => quirks.hairpin = true,
+            "resets" => quirks.resets = true,
+            "preserving" => quirks.ports = Some(Assignment::Preserving),
+            "random" => quirks.ports = Some(Assignment::Random),
+            "step" => quirks.ports = Some(Assignment::Step(self.number()?)),
+            "block" => quirks.ports = Some(Assignment::Block(self.number()?)),
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     fn trouble(&mut self) -> Result<Trouble, String> {
@@ -261,6 +363,7 @@ impl<'a> Words<'a> {
             "kill" => What::Kill(self.party()?),
             "suspend" => What::Suspend(self.party()?),
             "roam" => What::Roam(self.number()?),
+            "move" => What::Move(self.number()?, Preset::from_str(self.word()?)?),
             "nat-reboot" => What::NatReboot(self.number()?),
             "weather" => What::Weather(self.number()?, self.line()?),
             "wall-clock" => What::WallClock(self.party()?, self.number()?),

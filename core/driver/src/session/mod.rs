@@ -36,6 +36,7 @@ pub(crate) use self::flows::Origin;
 use self::streams::refuse;
 use self::target::{Dialled, Policy};
 use self::wire::Wire;
+use crate::DUE;
 use crate::meter::SessionMeter;
 use crate::net::{Net, TimerIo as _};
 use crate::port::{MAIN, Port};
@@ -376,8 +377,9 @@ impl<N: Net> Task<N> {
     /// Acts on deadlines.
     fn time(&mut self, now: Instant) {
         if let Some(core) = &mut self.core
-            && core.deadline().is_some_and(|(deadline, _)| deadline <= now)
+            && let Some((_, why)) = core.deadline().filter(|(deadline, _)| *deadline <= now)
         {
+            tracing::trace!(target: DUE, peer = %self.peer, "due: {why}");
             core.tick(now);
             if self.open == 0 {
                 self.scratch = Vec::new();

@@ -120,8 +120,9 @@ fn add(sum: &mut Sum, seed: u64, report: &Report) {
     sum.simulated += report.simulated;
     if !report.problems.is_empty() {
         sum.failed.push(seed);
-        eprintln!("\nseed {seed} fails (just sim-replay {seed}):\n  {}", Scenario::generate(seed));
-        eprint!("{report}");
+        let scenario = Scenario::generate(seed);
+        eprintln!("\nseed {seed} fails:\n{report}  to see it: just sim-replay {seed}");
+        eprintln!("  as a test: #[test] fn seed_{seed}() {{ holds(\"{scenario}\"); }}");
     }
 }
 

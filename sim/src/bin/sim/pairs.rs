@@ -7,7 +7,7 @@ use std::fs;
 use inp2p_sim::nat::Preset;
 use inp2p_sim::oracle;
 use inp2p_sim::run::{Half, Keep, run};
-use inp2p_sim::scenario::{Forward, Line, Manner, Node, Place, Scenario, Stream};
+use inp2p_sim::scenario::{Forward, Manner, Node, Scenario, Stream};
 
 /// Puts the table into the page, at its end if it has no place for it; a page that is not there is made.
 pub(crate) fn write(page: &str) -> Result<bool, String> {
@@ -63,12 +63,11 @@ fn table() -> (String, bool) {
 }
 
 fn cell(own: Preset, peer: Preset) -> (String, bool) {
-    let node = |preset| Node { place: Place::Own(preset), line: Line::default() };
     // One that waits for everything from the start; the run's own last try finds a link.
     let early = Stream { forward: 0, at: 0, up: 1, down: 1, manner: Manner::Orderly };
     let scenario = Scenario {
         seed: 1,
-        nodes: vec![node(own), node(peer)],
+        nodes: vec![Node::behind(own), Node::behind(peer)],
         forwards: vec![Forward { from: 0, to: 1 }],
         streams: vec![early],
         faults: Vec::new(),
