@@ -4,6 +4,7 @@
 //! program again) and an HAProxy, each in a process of its own, pushes the same bytes through both, and reads
 //! from `/proc` what either used. The sending and the receiving ends are in this process and are not counted.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a measurement that fails panics")]
+#![allow(clippy::print_stdout, reason = "the figures are the result")]
 
 use std::future::poll_fn;
 use std::io::{BufRead, BufReader, IoSlice, IoSliceMut};
