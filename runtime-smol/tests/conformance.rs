@@ -207,3 +207,8 @@ fn congestion_bits_pass() {
 fn a_udp_port_in_use_is_refused() {
     on_smol(udp::a_udp_port_in_use_is_refused);
 }
+
+#[test]
+fn a_hundred_blocked_senders_are_all_woken() {
+    on_smol(udp::a_hundred_blocked_senders_are_all_woken);
+}

@@ -12,7 +12,7 @@ use crate::nat::Preset;
 use crate::scenario::{Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
 
 /// The rungs that exist so far, best first.
-pub const RUNGS: &[Rung] = &[Rung::TcpDirect];
+pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::TcpDirect];
 
 /// The best rung between two nodes, once everything is calm; none if no rung that exists leads there.
 pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
@@ -22,14 +22,18 @@ pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
 /// The best rung between nodes at these places.
 fn between(a: &Site, b: &Site) -> Option<Rung> {
     RUNGS.iter().copied().find(|rung| match rung {
+        Rung::UdpDirect => datagrams(a, b),
         Rung::TcpDirect => dials(a, b) || dials(b, a),
-        Rung::UdpDirect
-        | Rung::UdpPunch
-        | Rung::TcpPunch
-        | Rung::PrivateRelay
-        | Rung::SuperRelay
-        | Rung::ServerRelay => false,
+        Rung::UdpPunch | Rung::TcpPunch | Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => false,
     })
+}
+
+/// Whether datagrams pass between addresses that at least one of the two has on an interface of its own.
+fn datagrams(a: &Site, b: &Site) -> bool {
+    let udp = |site: &Site| !matches!(site.preset, Preset::UdpBlocked | Preset::Only443);
+    // Whoever is told an address opens its own NAT or firewall to it, and for IPv6 both are told.
+    let opened = dials(a, b) || dials(b, a) || (a.v6.is_some() && b.v6.is_some());
+    a.house == b.house || (udp(a) && udp(b) && opened)
 }
 
 /// Whether `from` may open a TCP connection to an address of `to` that it is told.

@@ -120,12 +120,12 @@ fn a_server_that_crashes() {
 
 #[test]
 fn a_server_that_is_out_of_reach() {
-    needs_a_new_login("at 10000 for 60000 offline server");
+    needs_a_new_login("at 10000 for 80000 offline server");
 }
 
 #[test]
 fn a_server_that_sleeps() {
-    needs_a_new_login("at 10000 for 60000 suspend server");
+    needs_a_new_login("at 10000 for 80000 suspend server");
 }
 
 #[test]

@@ -31,7 +31,7 @@ checks! {
         a_read_given_up_loses_nothing sniffed_bytes_are_read_again;
     udp: a_datagram_carries_its_addresses batches_hold_every_datagram one_send_carries_several_segments
         a_socket_on_all_addresses_speaks_both_families an_answer_leaves_from_the_address_that_was_asked
-        congestion_bits_pass a_udp_port_in_use_is_refused;
+        congestion_bits_pass a_udp_port_in_use_is_refused a_hundred_blocked_senders_are_all_woken;
     listeners: a_port_in_use_is_refused all_addresses_are_of_both_families
         every_waiting_connection_is_accepted a_port_can_be_listened_on_again names_resolve
         interfaces_include_loopback;
