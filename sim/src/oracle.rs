@@ -9,7 +9,7 @@ use std::time::Duration;
 use inp2p_core::path::Rung;
 
 use crate::nat::Preset;
-use crate::scenario::{Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
+use crate::scenario::{Forward, Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
 
 /// The rungs that exist so far, best first.
 pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::TcpDirect];
@@ -17,6 +17,14 @@ pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::TcpDirect];
 /// The best rung between two nodes, once everything is calm; none if no rung that exists leads there.
 pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
     between(&scenario.ends_at(a), &scenario.ends_at(b))
+}
+
+/// Whether a link of that rung, better than the best one that could be made now, may be left over from before
+/// one of the two moved.
+pub fn outlasts(scenario: &Scenario, forward: &Forward, rung: Rung, best: Option<Rung>) -> bool {
+    let ends = [forward.from, forward.to];
+    let moves = |fault: &Trouble| matches!(fault.what, What::Move(node, _) if ends.contains(&node));
+    best.is_none_or(|best| rung < best) && scenario.faults.iter().any(moves)
 }
 
 /// The best rung between nodes at these places.
