@@ -8,7 +8,7 @@ default:
 all: test ci
 
 # All checks but the tests, which .ci/run runs by the README's own command.
-ci: fmt lint doc purity demo programs ci-sim lab
+ci: fmt lint doc purity runtimes demo programs ci-sim lab
 
 # The sweeps of the simulator, its speed, and the table of NAT pairs against docs/nat.md.
 ci-sim: sim-same sim sim-speed nat-table-check
@@ -59,6 +59,23 @@ purity:
         echo "inp2p-driver names a runtime" >&2
         exit 1
     fi
+
+# Every set of runtimes compiles, the kit passes on async-std too, and the programs' tests with each runtime and with
+# different ones on the two ends. On tokio alone `test` has run them.
+runtimes:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for set in tokio smol async-std tokio,smol tokio,async-std smol,async-std tokio,smol,async-std; do
+        echo "inp2p-bins with $set"
+        cargo check -q --locked -p inp2p-bins --no-default-features --features "$set"
+    done
+    cargo check -q --locked -p inp2p-bins --no-default-features --lib
+    cargo test -q --locked -p inp2p-runtime-smol --features async-std --test async_std
+    tests=(--test forward --test restart --test streams --test demo)
+    for runtimes in smol async-std,smol,tokio; do
+        echo "programs on $runtimes"
+        TEST_RUNTIMES=$runtimes cargo test -q --locked -p inp2p-bins --features async-std "${tests[@]}"
+    done
 
 # Server, two nodes and a forwarded port on this machine: the main job.
 demo:

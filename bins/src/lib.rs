@@ -3,7 +3,15 @@
 //! This crate reads flags, environment and files, hands the driver a finished setup, and turns what comes
 //! of it into log lines, results and exit codes. It decides nothing about the protocol.
 //!
+//! A program of one's own can run [`demo::run`] on a network of its own, without a runtime that is compiled in
+//! here.
+//!
 //! Results go to stdout, everything else to stderr; exit codes are those of [`failure::Failure`].
+
+#![cfg_attr(
+    not(any(feature = "tokio", feature = "smol", feature = "async-std")),
+    allow(dead_code, reason = "without a runtime only the demo is left")
+)]
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -11,7 +19,7 @@ use std::process::ExitCode;
 pub mod cli;
 pub mod client;
 pub mod config;
-mod demo;
+pub mod demo;
 pub mod failure;
 mod files;
 mod logs;

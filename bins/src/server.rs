@@ -12,8 +12,9 @@ use crate::cli::given::{Given, Mbps};
 use crate::cli::{self, Parsed, commands};
 use crate::client::user_argument;
 use crate::failure::Failure;
+use crate::run::{self, Runtime};
 use crate::signals::Stop;
-use crate::{VERSION, files, logs, run, token};
+use crate::{VERSION, files, logs, token};
 
 /// Everything from the arguments to the end of the program.
 pub(crate) fn main(argv: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
@@ -32,12 +33,12 @@ pub(crate) fn main(argv: impl IntoIterator<Item = OsString>) -> Result<(), Failu
 }
 
 fn serve(given: Given<'_>) -> Result<(), Failure> {
-    let runtime = run::runtime(given)?;
+    let runtime = Runtime::asked(given)?;
     let setup = setup(given)?;
     let stop =
         Stop::watch().map_err(|error| Failure::Failed(format!("cannot watch for signals: {error}")))?;
-    info!(version = VERSION, users = setup.users.len(), runtime, "inp2ps starts");
-    run::on_runtime(move |net| run::server(net, setup, stop))
+    info!(version = VERSION, users = setup.users.len(), runtime = runtime.name(), "inp2ps starts");
+    runtime.run(run::Server(setup, stop))
 }
 
 fn setup(given: Given<'_>) -> Result<ServerSetup, Failure> {

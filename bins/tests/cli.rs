@@ -74,8 +74,7 @@ fn wrong_usage_is_one_line_and_code_2() {
         (with(&["-bw", "-1"]), "-bw -1: not a bandwidth"),
         (with(&["-log-level", "loud"]), "-log-level loud: use error, warn, info, debug or trace"),
         (with(&["-log-format", "xml"]), "-log-format xml: use text or json"),
-        (with(&["-runtime", "smol"]), "-runtime smol is not compiled into this program: use tokio"),
-        (with(&["-runtime", "glommio"]), "-runtime: use tokio"),
+        (with(&["-runtime", "glommio"]), "-runtime glommio: no such runtime, use "),
         (with(&["-rungs", "tcp-direct,pigeon"]), "-rungs tcp-direct,pigeon: \"pigeon\" is not a rung"),
         (with(&["-push", "some"]), "-push: \"some\" is no push policy"),
         (with(&["-forward", "2222:nodeB"]), "-forward: forward \"2222:nodeB\": "),
@@ -99,15 +98,39 @@ fn wrong_usage_is_one_line_and_code_2() {
             inp2ps(&lab, &["-token", "1", "-bind", "127.0.0.1", "-stun-ip2", "127.0.0.1"]),
             "-stun-ip2 127.0.0.1 needs two addresses of one family",
         ),
-        (
-            inp2ps(&lab, &["-token", "1", "-runtime", "smol"]),
-            "-runtime smol is not compiled into this program",
-        ),
+        (inp2ps(&lab, &["-token", "1", "-runtime", "threads"]), "-runtime threads: no such runtime, use "),
     ] {
         assert_refused(&ran, 2, text);
     }
     let left = lab::entries(&lab.path("."));
     assert!(!left.contains(&"config.json".to_owned()), "nothing is written on wrong usage: {left:?}");
+}
+
+#[test]
+fn a_runtime_that_is_not_compiled_in_is_refused_with_those_that_are() {
+    let lab = Lab::new("runtimes");
+    let runtimes = [
+        ("tokio", cfg!(feature = "tokio")),
+        ("smol", cfg!(feature = "smol")),
+        ("async-std", cfg!(feature = "async-std")),
+    ];
+    let compiled_in: Vec<_> = runtimes.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| *name).collect();
+    let choice = compiled_in.join(" or ");
+    for program in [inp2pc, inp2ps] {
+        let help = program(&lab, &["-h"]);
+        assert!(help.stdout.contains(&format!("Async runtime: {choice} [{}]", compiled_in[0])), "{help:?}");
+    }
+    for (name, is_in) in runtimes {
+        // An error of its own: nothing is served.
+        let ran = inp2ps(&lab, &["-token", "1", "-bind", "nowhere", "-runtime", name]);
+        if is_in {
+            assert_refused(&ran, 2, "-bind nowhere: not an IP address");
+        } else {
+            let text = format!("-runtime {name}: not compiled into this program, use {choice}");
+            assert_refused(&ran, 2, &text);
+            assert_refused(&inp2pc(&lab, &["demo", "-runtime", name]), 2, &text);
+        }
+    }
 }
 
 #[test]

@@ -131,6 +131,23 @@ fn both_nodes_can_open() {
     echo(&mut b.connect(), b"from b").unwrap();
 }
 
+#[cfg(all(feature = "tokio", feature = "smol"))]
+#[test]
+fn nodes_of_different_runtimes_talk_to_each_other() {
+    let lab = Lab::new("mixed");
+    let server = lab.server();
+    let b = lab.node(&server, "b").with(&["-runtime", "tokio"]).online();
+    let a = lab.node(&server, "a").with(&["-runtime", "smol"]).forward("b", target::echo()).online();
+    for (node, runtime) in [(&a, "smol"), (&b, "tokio")] {
+        assert_eq!(node.status().runtime, runtime);
+        assert!(node.program.wait_for_log("inp2pc starts").contains(&format!("runtime=\"{runtime}\"")));
+    }
+    let mut stream = a.connect();
+    for round in 0..10 {
+        echo(&mut stream, &bytes(round, 100_000)).unwrap();
+    }
+}
+
 #[test]
 fn over_ws_it_works_as_over_wss() {
     let lab = Lab::new("ws");

@@ -2,6 +2,9 @@
 //! Tasks run wherever a [`Spawner`] puts them; [`run`] brings threads of its own. All socket code is
 //! `inp2p_driver::os`.
 
+#[cfg(feature = "async-std")]
+pub mod async_std;
+
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -16,21 +16,9 @@ fn simulated<F: Future<Output = ()> + Send + 'static>(check: impl FnOnce(SimNet)
     world.block_on(host, Duration::from_secs(3600), check);
 }
 
-macro_rules! checks {
-    ($($check:ident)*) => {
-        $(
-            #[test]
-            fn $check() {
-                simulated(relay::$check);
-            }
-        )*
-    };
-}
-
-checks! {
-    a_relay_passes_on_what_was_sent_and_how_it_ended what_is_said_early_comes_first
-    a_reset_is_passed_on_as_an_error a_relay_that_refuses_says_why who_comes_again_takes_its_own_place
-    who_waits_in_vain_is_told_so a_check_tells_whether_the_relay_is_there
+#[test]
+fn who_waits_in_vain_is_told_so() {
+    simulated(relay::who_waits_in_vain_is_told_so);
 }
 
 /// Sends as fast as it is taken.

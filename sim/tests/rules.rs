@@ -32,7 +32,8 @@ const LONG: &str = "stream 0 at 12000 up 100000 down 100000 idle";
 fn rule_01_two_that_reach_for_each_other_at_once_agree_on_one_link() {
     for seed in 0..20 {
         let streams = "stream 0 at 0 up 10 down 10 orderly; stream 1 at 0 up 10 down 10 orderly";
-        let report = holds(&format!("seed {seed}; node open; node open; forward 0 1; forward 1 0; {streams}"));
+        let report =
+            holds(&format!("seed {seed}; node open; node open; forward 0 1; forward 1 0; {streams}"));
         assert_eq!(report.rungs[0], report.rungs[1], "seed {seed}");
         // The first link that is up, and the better one if that was not it.
         assert!(report.switches.iter().all(|switches| *switches <= 2), "seed {seed} {:?}", report.switches);
@@ -90,7 +91,9 @@ fn rule_02_an_older_link_may_be_nominated_again() {
 fn rule_03_a_link_that_is_silent_one_way_is_replaced() {
     for cut in ["cut 0 1", "cut 1 0"] {
         for node in ["open", "port-restricted", "udp-blocked"] {
-            holds(&format!("seed 3; node open; node {node}; forward 0 1; {LONG}; fault at 12100 for 5000 {cut}"));
+            holds(&format!(
+                "seed 3; node open; node {node}; forward 0 1; {LONG}; fault at 12100 for 5000 {cut}"
+            ));
         }
     }
 }
@@ -114,7 +117,8 @@ fn rule_05_streams_that_open_while_the_link_is_gone_are_opened_once() {
         let mut line = "seed 5; node open; node port-restricted; forward 0 1; forward 1 0".to_owned();
         for stream in 0..12 {
             let manner = ["orderly", "ask", "greet", "client-resets", "target-resets", "idle"][stream % 6];
-            line += &format!("; stream {} at {} up 3000 down 3000 {manner}", stream % 2, 19_500 + 300 * stream);
+            line +=
+                &format!("; stream {} at {} up 3000 down 3000 {manner}", stream % 2, 19_500 + 300 * stream);
         }
         let report = holds(&format!("{line}; fault at 20000 for 4000 {fault}"));
         assert!(report.streams.iter().all(|(_, record)| record.met <= 1), "{fault}");
@@ -149,11 +153,14 @@ fn rule_07_hundreds_of_streams_resume() {
 /// where datagrams get lost, overtake, come twice and come changed.
 #[test]
 fn rule_08_lanes_live_and_end_apart_on_a_rough_line() {
-    for quality in ["loss 30", "bursts 20", "reorder 50", "duplicate 50", "corrupt 30", "mtu 1280 black-hole"] {
+    for quality in ["loss 30", "bursts 20", "reorder 50", "duplicate 50", "corrupt 30", "mtu 1280 black-hole"]
+    {
         let mut line = format!("seed 8; node open; node port-restricted {quality}; forward 0 1; forward 1 0");
         for stream in 0..12 {
-            let manner = ["orderly", "ask", "client-resets", "target-resets", "slow-target", "greet"][stream % 6];
-            line += &format!("; stream {} at {} up 40000 down 40000 {manner}", stream % 2, 30_000 + 100 * stream);
+            let manner =
+                ["orderly", "ask", "client-resets", "target-resets", "slow-target", "greet"][stream % 6];
+            line +=
+                &format!("; stream {} at {} up 40000 down 40000 {manner}", stream % 2, 30_000 + 100 * stream);
         }
         let report = holds(&format!("{line}; fault at 32000 roam 0"));
         assert_eq!(report.rungs[0], Some(Rung::UdpDirect), "{quality}");
@@ -165,8 +172,9 @@ fn rule_08_lanes_live_and_end_apart_on_a_rough_line() {
 fn rule_11_a_rebinding_keeps_the_link() {
     for fault in ["nat-reboot 1", "roam 1", "roam 0"] {
         let calm = holds(&format!("seed 11; node open; node symmetric-random; forward 0 1; {LONG}"));
-        let report =
-            holds(&format!("seed 11; node open; node symmetric-random; forward 0 1; {LONG}; fault at 20000 {fault}"));
+        let report = holds(&format!(
+            "seed 11; node open; node symmetric-random; forward 0 1; {LONG}; fault at 20000 {fault}"
+        ));
         assert_eq!(report.rungs, [Some(Rung::UdpDirect)], "{fault}");
         if fault == "nat-reboot 1" {
             assert_eq!(report.switches, calm.switches, "{fault}");
@@ -200,7 +208,8 @@ fn rule_16_nodes_are_back_soon_after_an_outage_of_any_length() {
 /// Nothing in a run depends on what the ciphers draw.
 #[test]
 fn rule_19_two_runs_of_one_scenario_are_the_same() {
-    let line = format!("seed 19; node open; node port-restricted; forward 0 1; {LONG}; fault at 20000 roam 1");
+    let line =
+        format!("seed 19; node open; node port-restricted; forward 0 1; {LONG}; fault at 20000 roam 1");
     let (first, second) = (holds(&line), holds(&line));
     assert_eq!((first.hash, first.events), (second.hash, second.events));
 }

@@ -3,7 +3,10 @@
 
 use std::ffi::OsString;
 
+use clap::builder::{IntoResettable, StyledStr};
 use clap::{Arg, ArgAction, Command, value_parser};
+
+use crate::run::Runtime;
 
 /// The client's command line.
 pub fn inp2pc() -> Command {
@@ -167,7 +170,7 @@ fn program(name: &'static str, about: &'static str) -> Command {
 
 fn general() -> [Arg; 4] {
     [
-        value("runtime", "NAME", "Async runtime: tokio; smol and async-std where compiled in [tokio]"),
+        value("runtime", "NAME", Runtime::help()).global(true),
         value("log-level", "LEVEL", "error, warn, info, debug, trace [info]").global(true),
         value("log-format", "FORMAT", "text, json [text]").global(true),
         Arg::new("version").long("version").action(ArgAction::SetTrue).help("Print the version"),
@@ -190,7 +193,7 @@ fn in_group<const N: usize>(heading: &'static str, arguments: [Arg; N]) -> [Arg;
 }
 
 /// A flag with a value; given twice, the later counts, as in Go.
-fn value(name: &'static str, shape: &'static str, help: &'static str) -> Arg {
+fn value(name: &'static str, shape: &'static str, help: impl IntoResettable<StyledStr>) -> Arg {
     Arg::new(name).long(name).value_name(shape).help(help).value_parser(value_parser!(OsString))
 }
 

@@ -17,8 +17,9 @@ use crate::cli::given::Given;
 use crate::cli::{self, Parsed, commands};
 use crate::failure::Failure;
 use crate::logs::Threshold;
+use crate::run::{self, Runtime};
 use crate::signals::Stop;
-use crate::{demo, files, logs, run, token};
+use crate::{demo, files, logs, token};
 
 /// Everything from the arguments to the end of the program.
 pub(crate) fn main(argv: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
@@ -33,14 +34,15 @@ pub(crate) fn main(argv: impl IntoIterator<Item = OsString>) -> Result<(), Failu
         None => forward(given),
         Some(("status", inner)) => status::main(given.within(inner), &control(given.within(inner))),
         Some(("token", inner)) => token::main(given.within(inner), user_argument(inner)),
-        Some(("demo", _)) => demo::main(),
+        Some(("demo", inner)) => Runtime::asked(given.within(inner))?.run(demo::Demo),
         Some((name, _)) => Err(Failure::Usage(format!("there is no subcommand {name}"))),
     }
 }
 
 /// Runs as a node until told to stop.
 fn forward(given: Given<'_>) -> Result<(), Failure> {
-    let setup = settings::read(given)?;
+    let runtime = Runtime::asked(given)?;
+    let setup = settings::read(given, runtime.name())?;
     let stop =
         Stop::watch().map_err(|error| Failure::Failed(format!("cannot watch for signals: {error}")))?;
     info!(
@@ -50,7 +52,7 @@ fn forward(given: Given<'_>) -> Result<(), Failure> {
         runtime = setup.runtime,
         "inp2pc starts"
     );
-    run::on_runtime(move |net| run::agent(net, setup, stop))
+    runtime.run(run::Agent(setup, stop))
 }
 
 /// The `USER` argument of the `token` subcommand.

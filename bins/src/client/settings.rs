@@ -16,12 +16,11 @@ use crate::VERSION;
 use crate::cli::given::{Given, Mbps};
 use crate::config::{Config, Forward, KeyText, PeerKey, Relay, StoredToken, Text};
 use crate::failure::Failure;
-use crate::{files, run, token};
+use crate::{files, token};
 
 /// Reads all of it, and only when all of it is sound makes what is to be made: the node key where there is
 /// none and, with `-newconfig`, the file.
-pub(super) fn read(given: Given<'_>) -> Result<AgentSetup, Failure> {
-    let runtime = run::runtime(given)?;
+pub(super) fn read(given: Given<'_>, runtime: &'static str) -> Result<AgentSetup, Failure> {
     let path = config_file(given);
     let anew = given.switch("newconfig")? == Some(true);
     let file = if anew { Config::default() } else { Config::load(&path)?.unwrap_or_default() };

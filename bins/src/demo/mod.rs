@@ -10,6 +10,7 @@ mod pattern;
 mod target;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -30,19 +31,26 @@ use inp2p_driver::setup::{AgentSetup, RelaySetup, ServerRelay, ServerSetup, ciph
 
 use crate::client::relay_status;
 use crate::failure::Failure;
+use crate::run::{Main, at_most, sleep};
 use crate::signals::Stop;
-use crate::{VERSION, output, run, token};
+use crate::{VERSION, output, token};
 use load::Load;
 use memory::MemoryStore;
 
-/// Runs the demo to its end or to the first signal.
-pub(crate) fn main() -> Result<(), Failure> {
-    let stop =
-        Stop::watch().map_err(|error| Failure::Failed(format!("cannot watch for signals: {error}")))?;
-    run::on_runtime(move |net| demo(net, stop))
+/// The demo as a program.
+pub(crate) struct Demo;
+
+impl Main for Demo {
+    fn run<N: Net>(self, net: N, runtime: &'static str) -> impl Future<Output = Result<(), Failure>> {
+        run(net, runtime)
+    }
 }
 
-async fn demo<N: Net>(net: N, mut stop: Stop) -> Result<(), Failure> {
+/// Runs the demo on `net`, to its end or to the first signal, and prints what comes of it. `runtime` is the name
+/// that the nodes' status shows. It fails when a byte does not arrive, or in time.
+pub async fn run<N: Net>(net: N, runtime: &'static str) -> Result<(), Failure> {
+    let mut stop =
+        Stop::watch().map_err(|error| Failure::Failed(format!("cannot watch for signals: {error}")))?;
     let target =
         target::start().map_err(|error| Failure::Failed(format!("cannot listen on loopback: {error}")))?;
     let token = token::random()?;
@@ -55,7 +63,7 @@ async fn demo<N: Net>(net: N, mut stop: Stop) -> Result<(), Failure> {
     let rule = rule.parse::<ForwardRule>().map_err(|error| Failure::Failed(format!("{rule}: {error}")))?;
     let mut nodes = Vec::new();
     for (name, forwards) in [(NODE_A, vec![rule]), (NODE_B, Vec::new())] {
-        let setup = agent_setup(&net, at, name, token.clone(), forwards)?;
+        let setup = agent_setup(&net, runtime, at, name, token.clone(), forwards)?;
         nodes.push(inp2p_driver::agent::start(net.clone(), setup).await?);
     }
 
@@ -69,10 +77,10 @@ async fn demo<N: Net>(net: N, mut stop: Stop) -> Result<(), Failure> {
 
     nodes.iter().for_each(AgentHandle::shutdown);
     for node in &mut nodes {
-        run::at_most(&net, END, node.wait()).await;
+        at_most(&net, END, node.wait()).await;
     }
     server.shutdown();
-    run::at_most(&net, END, server.wait()).await;
+    at_most(&net, END, server.wait()).await;
     moved
 }
 
@@ -131,7 +139,7 @@ async fn settled<N: Net, T>(
                 reasons.join("; ")
             )));
         }
-        run::sleep(net, LOOK_AGAIN).await;
+        sleep(net, LOOK_AGAIN).await;
     }
 }
 
@@ -172,6 +180,7 @@ fn server_setup(users: BTreeMap<UserName, Token>) -> ServerSetup {
 
 fn agent_setup<N: Net>(
     net: &N,
+    runtime: &'static str,
     server: SocketAddr,
     name: &str,
     token: Token,
@@ -191,7 +200,7 @@ fn agent_setup<N: Net>(
         rungs: RungSet::ALL,
         software: VERSION.to_owned(),
         platform: String::new(),
-        runtime: run::RUNTIME.to_owned(),
+        runtime: runtime.to_owned(),
         server_address: server.to_string(),
         tls: true,
         relay: relay_status(relay),
@@ -206,7 +215,7 @@ fn agent_setup<N: Net>(
         p2p_port: 0,
         control: None,
         relay,
-        runtime: run::RUNTIME,
+        runtime,
         crypto: ciphers(),
         store: Arc::new(MemoryStore::default()),
     })

@@ -14,6 +14,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub(crate) const TOKEN: &str = "12345678";
 /// A folder for one test.
 pub(crate) struct Lab {
     folder: PathBuf,
+    /// How many commands it has made.
+    started: AtomicUsize,
 }
 
 impl Lab {
@@ -36,7 +39,7 @@ impl Lab {
         let folder = std::env::temp_dir().join(format!("inp2p-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
-        Self { folder }
+        Self { folder, started: AtomicUsize::new(0) }
     }
 
     /// A path in the lab's folder.
@@ -62,6 +65,7 @@ impl Lab {
         self.command(env!("CARGO_BIN_EXE_inp2ps"), arguments)
     }
 
+    /// The program on the next of the runtimes that [`RUNTIMES`] names.
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&self.folder);
@@ -69,6 +73,11 @@ impl Lab {
             if name.to_string_lossy().starts_with("INP2P_") {
                 command.env_remove(name);
             }
+        }
+        if let Ok(runtimes) = std::env::var(RUNTIMES) {
+            let runtimes: Vec<_> = runtimes.split(',').collect();
+            let next = self.started.fetch_add(1, Ordering::Relaxed);
+            command.env("INP2P_RUNTIME", runtimes[next % runtimes.len()]);
         }
         command
     }
@@ -398,6 +407,11 @@ pub(crate) fn entries(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).into_iter().flatten().flatten();
     names.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
+
+/// The variable that chooses runtimes: `smol` runs every program on smol, `tokio,smol` one after another on
+/// tokio and on smol, so that the two ends of a session, which are started one after the other, have different
+/// ones. Without it they have the default.
+pub(crate) const RUNTIMES: &str = "TEST_RUNTIMES";
 
 /// For what takes milliseconds on an idle machine: failing tests wait it out, others do not.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);

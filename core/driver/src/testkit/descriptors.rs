@@ -1,5 +1,5 @@
 //! What happens when descriptors run out. It changes a limit of the whole process, so the check wants a
-//! process for itself: a test file with this one test.
+//! process for itself.
 
 use std::fs::File;
 use std::future::poll_fn;

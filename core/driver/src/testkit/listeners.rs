@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use futures_util::future;
 
 use super::{
-    LOOPBACK_V4, LOOPBACK_V6, accept, any_port, connect, has_v6, listener, read_exact, within, write_all,
+    LOOPBACK_V4, LOOPBACK_V6, accept, any_port, connect, has_v6, listen_again, listener, read_exact, within,
+    write_all,
 };
 use crate::net::{ListenIo, Net, StreamIo, TcpConfig};
 
@@ -59,7 +60,7 @@ pub async fn a_port_can_be_listened_on_again<N: Net>(net: N) {
     let (mut first, at) = listener(&net);
     let (client, server) = future::join(connect(&net, at), accept(&mut first)).await;
     drop((first, server, client));
-    net.listen(&TcpConfig { local: Some(at), ..TcpConfig::default() }).unwrap();
+    listen_again(&net, at).await;
 }
 
 /// Names are looked up, addresses taken as they are; many at a time.

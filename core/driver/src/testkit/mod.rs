@@ -2,19 +2,26 @@
 //! the simulator's.
 //!
 //! A check is an async function that takes the network and panics when a claim does not hold; its name is
-//! the claim. Call each from a test of its own, on a runtime of at least two threads if there are any. No
-//! check measures time; each has a deadline ([`PATIENCE`]), after which something that was waited for has
-//! been lost. [`local`] and [`descriptors`] are about this machine's own files and limits.
+//! the claim. [`crate::runtime_conformance`] makes a test of each for a runtime, and
+//! [`crate::net_conformance`] for a network that is no runtime's. No check measures how long something took; each
+//! has a deadline ([`PATIENCE`]), after which something that was waited for has been lost.
+//!
+//! [`local`], [`descriptors`] and [`idle`] are about this machine's own files, limits and processor, and
+//! [`runtime`] about beginning and end: a simulated network has none of these.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a check that fails panics: it is a test")]
 #![allow(clippy::unused_async, reason = "all checks have the same shape")]
 
+pub mod cancel;
 pub mod descriptors;
+pub mod idle;
 pub mod listeners;
 pub mod load;
 pub mod local;
 pub mod relay;
+pub mod runtime;
 pub mod streams;
+mod suite;
 pub mod timers;
 pub mod udp;
 
@@ -61,6 +68,22 @@ fn listener<N: Net>(net: &N) -> (N::Listener, SocketAddr) {
     let listener = net.listen(&config).unwrap();
     let at = listener.local_addr().unwrap();
     (listener, at)
+}
+
+/// Listens on `at`, which was in use before. Other checks of this process start programs, which hold copies of all
+/// its sockets for a moment, and may be given the port themselves: so it is tried until it succeeds.
+async fn listen_again<N: Net>(net: &N, at: SocketAddr) -> N::Listener {
+    let config = TcpConfig { local: Some(at), ..TcpConfig::default() };
+    within(net, "the port to be free", async {
+        loop {
+            match net.listen(&config) {
+                Ok(listener) => return listener,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse),
+            }
+            pause(net, Duration::from_millis(10)).await;
+        }
+    })
+    .await
 }
 
 /// Two ends of a connection: the one that connected, the one that accepted.

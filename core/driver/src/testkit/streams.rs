@@ -151,6 +151,23 @@ pub async fn a_connection_leaves_from_the_chosen_port<N: Net>(net: N) {
     }
 }
 
+/// Two ends that connect to each other, and neither listens: simultaneous open (RFC 9293 section 3.5). On one
+/// machine the two openings cannot be made to cross, so the two ends are one socket, which connects to itself.
+pub async fn both_ends_may_open_at_once<N: Net>(net: N) {
+    let (listener, at) = listener(&net);
+    drop(listener);
+    let own = TcpConfig { local: Some(at), share_port: true, link: true, hops: None };
+    let mut stream = net.connect(&own, at).unwrap();
+    within(&net, "the connection", poll_fn(|cx| stream.poll_connected(cx))).await.unwrap();
+    assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (at, at));
+    let mut back = [0; 5];
+    write_all(&mut stream, b"hello").await;
+    within(&net, "the bytes", read_exact(&mut stream, &mut back)).await;
+    assert_eq!(&back, b"hello");
+    stream.shutdown().unwrap();
+    assert_eq!(within(&net, "the end", read(&mut stream, &mut back)).await.unwrap(), 0);
+}
+
 /// What one end calls its own address the other one calls its peer's.
 pub async fn both_ends_agree_on_their_addresses<N: Net>(net: N) {
     let (client, server) = pair(&net).await;
