@@ -277,7 +277,7 @@ fn what_is_not_there_yet_gets_one_warning_each() {
         "-stun-tcp2",
         "2",
         "-rungs",
-        "udp-direct,tcp-direct",
+        "tcp-punch,tcp-direct",
     ];
     let node = lab.node(&server, "a").with(&flags).online();
     let log = node.program.log();

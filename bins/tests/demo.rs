@@ -23,7 +23,7 @@ fn the_demo_moves_every_byte_and_leaves_nothing_behind() {
     let ran = Ran::of(demo(&lab));
     assert_eq!(ran.code, 0, "{ran:?}");
     for said in [
-        "by tcp-direct",
+        "by udp-direct",
         "to target    256 MiB",
         "from target  256 MiB",
         "SHA-256 equal",

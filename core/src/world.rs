@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) checked: Vec<SocketAddr>,
     /// Whether sessions that were given the same attempt find a link.
     pub(crate) links: bool,
+    /// The rung of those links.
+    pub(crate) rung: Rung,
     /// Whether messages get through at all; connections stay.
     pub(crate) carrying: bool,
     queue: BTreeMap<(Instant, u64), Event>,
@@ -119,6 +121,7 @@ pub(crate) struct Setup {
     pub(crate) peer_pins: Vec<(&'static str, PublicKey)>,
     pub(crate) pins: Option<Vec<u8>>,
     pub(crate) address: &'static str,
+    pub(crate) rungs: RungSet,
     pub(crate) relay: Option<RelayReport>,
 }
 
@@ -135,6 +138,7 @@ impl Setup {
             peer_pins: Vec::new(),
             pins: None,
             address: "198.51.100.7",
+            rungs: RungSet::ALL,
             relay: None,
         }
     }
@@ -154,7 +158,7 @@ impl Setup {
             peer_pins: self.peer_pins.iter().map(|(peer, key)| (peer.parse().unwrap(), *key)).collect(),
             forwards: self.forwards.iter().map(|rule| rule.parse().unwrap()).collect(),
             push: self.push,
-            rungs: RungSet::ALL,
+            rungs: self.rungs,
             software: "0.1.0".to_owned(),
             platform: "linux x86_64".to_owned(),
             runtime: "test".to_owned(),
@@ -202,6 +206,7 @@ impl World {
             relays: BTreeMap::new(),
             checked: Vec::new(),
             links: true,
+            rung: Rung::UdpDirect,
             carrying: true,
             queue: BTreeMap::new(),
             wires: BTreeMap::new(),
@@ -260,7 +265,7 @@ impl World {
         });
         let index = self.nodes.len() - 1;
         let address = self.nodes[index].address;
-        self.tell(index, AgentInput::Listening(4000));
+        self.tell(index, AgentInput::Listening { tcp: 4000, udp: Some(4000) });
         self.tell(index, AgentInput::Interfaces(&[address]));
         index
     }
@@ -480,7 +485,7 @@ impl World {
                 self.tell_server(ServerInput::RelayChecked { check, result });
             }
             Event::Linked(node, peer) => {
-                let (rung, remote) = (Rung::TcpDirect, ([192, 0, 2, 1], 4000).into());
+                let (rung, remote) = (self.rung, ([192, 0, 2, 1], 4000).into());
                 self.tell(
                     node,
                     AgentInput::Session { peer: &peer, event: SessionNews::Up { rung, remote, via: None } },
@@ -647,5 +652,5 @@ impl World {
 }
 
 pub(crate) fn outcome(verdict: Verdict) -> Outcome {
-    Outcome { rung: Rung::TcpDirect, outcome: verdict, reason: "timeout".to_owned(), ms: 7 }
+    Outcome { rung: Rung::UdpDirect, outcome: verdict, reason: "timeout".to_owned(), ms: 7 }
 }

@@ -12,7 +12,7 @@ use crate::nat::Preset;
 use crate::scenario::{Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
 
 /// The rungs that exist so far, best first.
-pub const RUNGS: &[Rung] = &[Rung::TcpDirect];
+pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::TcpDirect];
 
 /// The best rung between two nodes, once everything is calm; none if no rung that exists leads there.
 pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
@@ -22,14 +22,22 @@ pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
 /// The best rung between nodes at these places.
 fn between(a: &Site, b: &Site) -> Option<Rung> {
     RUNGS.iter().copied().find(|rung| match rung {
+        Rung::UdpDirect => {
+            let passes = |site: &Site| !matches!(site.preset, Preset::UdpBlocked | Preset::Only443);
+            let both = (passes(a) && passes(b)) || a.house == b.house;
+            // Whoever is told a public address opens its own NAT to it, and before IPv6 both open their filters.
+            both && (dials(a, b) || dials(b, a) || (a.v6.is_some() && b.v6.is_some()))
+        }
         Rung::TcpDirect => dials(a, b) || dials(b, a),
-        Rung::UdpDirect
-        | Rung::UdpPunch
-        | Rung::TcpPunch
-        | Rung::PrivateRelay
-        | Rung::SuperRelay
-        | Rung::ServerRelay => false,
+        Rung::UdpPunch | Rung::TcpPunch | Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => false,
     })
+}
+
+/// Whether a link of this rung may have been made where the nodes were before, and live on: over UDP it goes on
+/// when a node has moved.
+pub fn may_outlive(scenario: &Scenario, a: usize, b: usize, rung: Option<Rung>) -> bool {
+    let moved = |fault: &Trouble| matches!(fault.what, What::Move(node, _) if node == a || node == b);
+    rung == Some(Rung::UdpDirect) && scenario.faults.iter().any(moved)
 }
 
 /// Whether `from` may open a TCP connection to an address of `to` that it is told.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use inp2p_driver::net::{RecvBatch, RecvMeta, Transmit, UdpIo};
 
+use crate::clock::Time;
 use crate::executor::lock;
 use crate::host::{Binding, HostId, Role, loopback, taken};
 use crate::link::DropCause;
@@ -28,6 +29,8 @@ pub(crate) struct UdpSocket {
     bytes: usize,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// When a send that was refused may succeed.
+    blocked_until: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,7 @@ impl State {
             bytes: 0,
             reader: None,
             writer: None,
+            blocked_until: None,
         });
         let binding = Binding { ip: taken(ip), share: false, socket, role: Role::Datagrams };
         self.host_mut(id).bind(Transport::Udp, port, binding);
@@ -104,14 +108,8 @@ impl State {
         self.dropped(Place::Host(id), &packet, cause);
     }
 
-    /// Sends, or returns false and keeps the waker when too much waits for the interface already.
-    fn udp_send(
-        &mut self,
-        key: Key,
-        cx: &Context<'_>,
-        transmit: &Transmit,
-        bytes: &[u8],
-    ) -> io::Result<bool> {
+    /// Sends, unless too much waits for the interface already.
+    fn udp_send(&mut self, key: Key, transmit: &Transmit, bytes: &[u8]) -> io::Result<()> {
         let now = self.now();
         let socket = self.udp.find(key).ok_or_else(host_gone)?;
         let (host, local) = (socket.host, socket.local);
@@ -136,10 +134,9 @@ impl State {
             if link.backlog(now) > SEND_BUFFER {
                 let at = link.drained_at(now, SEND_BUFFER / 2);
                 if let Some(socket) = self.udp.find_mut(key) {
-                    let _: Poll<()> = pending(&mut socket.writer, cx);
+                    socket.blocked_until = Some(at);
                 }
-                self.queue.push(at, What::Writable(key));
-                return Ok(false);
+                return Err(io::ErrorKind::WouldBlock.into());
             }
         }
         let from = SocketAddr::new(from, local.port());
@@ -149,10 +146,11 @@ impl State {
         while start < bytes.len().max(1) {
             let datagram = bytes.slice(start..bytes.len().min(start + segment));
             let body = Body::Udp { bytes: datagram, ecn: transmit.ecn };
-            self.send(host, Packet { origin: host, from, to, hops: HOP_LIMIT, body });
+            let hops = transmit.hops.unwrap_or(HOP_LIMIT);
+            self.send(host, Packet { origin: host, from, to, hops, body });
             start += segment;
         }
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -175,7 +173,7 @@ impl UdpIo for SimUdp {
         Ok(self.local)
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>> {
+    fn poll_recv(&self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>> {
         let mut state = lock(&self.shared.state);
         let Some(socket) = state.udp.find_mut(self.key) else { return Poll::Ready(Err(host_gone())) };
         if socket.received.is_empty() {
@@ -192,12 +190,21 @@ impl UdpIo for SimUdp {
         Poll::Ready(Ok(filled))
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit, bytes: &[u8]) -> Poll<io::Result<()>> {
+    fn try_send(&self, transmit: &Transmit, bytes: &[u8]) -> io::Result<()> {
+        lock(&self.shared.state).udp_send(self.key, transmit, bytes)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = lock(&self.shared.state);
-        match state.udp_send(self.key, cx, transmit, bytes) {
-            Ok(true) => Poll::Ready(Ok(())),
-            Ok(false) => Poll::Pending,
-            Err(error) => Poll::Ready(Err(error)),
+        let now = state.now();
+        let Some(socket) = state.udp.find_mut(self.key) else { return Poll::Ready(Err(host_gone())) };
+        match socket.blocked_until {
+            Some(at) if now < at => {
+                let waits = pending(&mut socket.writer, cx);
+                state.queue.push(at, What::Writable(self.key));
+                waits
+            }
+            Some(_) | None => Poll::Ready(Ok(())),
         }
     }
 

@@ -73,7 +73,7 @@ fn a_move_into_another_network() {
 /// What keeps an idle link alive is the session's pings.
 #[test]
 fn a_nat_that_forgets_what_is_idle() {
-    let line = "seed 1; node open; node port-restricted random tcp-expiry 40; forward 0 1; \
+    let line = "seed 1; node open; node udp-blocked random tcp-expiry 40; forward 0 1; \
                 stream 0 at 12000 up 10 down 10 orderly; fault at 90000 wall-clock server 1";
     bites(Flaw::DeafTimers("session"), line, "does not work");
 }
@@ -120,12 +120,12 @@ fn a_server_that_crashes() {
 
 #[test]
 fn a_server_that_is_out_of_reach() {
-    needs_a_new_login("at 10000 for 60000 offline server");
+    needs_a_new_login("at 10000 for 80000 offline server");
 }
 
 #[test]
 fn a_server_that_sleeps() {
-    needs_a_new_login("at 10000 for 60000 suspend server");
+    needs_a_new_login("at 10000 for 80000 suspend server");
 }
 
 #[test]

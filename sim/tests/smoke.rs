@@ -92,12 +92,22 @@ fn nodes_log_in_and_a_forward_carries_bytes_both_ways() {
     let trio = Trio::new(1, [Preset::Open, Preset::Open]);
     trio.world.run_for(Duration::from_secs(3));
     trio.carries(300_000);
-    assert_eq!(trio.rung().as_deref(), Some("tcp-direct"));
+    assert_eq!(trio.rung().as_deref(), Some("udp-direct"));
 }
 
 #[test]
 fn one_side_behind_a_nat_is_enough_for_a_direct_link() {
     for nats in [[Preset::PortRestricted, Preset::Open], [Preset::Open, Preset::SymmetricRandom]] {
+        let trio = Trio::new(1, nats);
+        trio.world.run_for(Duration::from_secs(3));
+        trio.carries(10_000);
+        assert_eq!(trio.rung().as_deref(), Some("udp-direct"), "{nats:?}");
+    }
+}
+
+#[test]
+fn where_no_udp_passes_the_link_is_a_tcp_connection() {
+    for nats in [[Preset::UdpBlocked, Preset::Open], [Preset::Open, Preset::UdpBlocked]] {
         let trio = Trio::new(1, nats);
         trio.world.run_for(Duration::from_secs(3));
         trio.carries(10_000);

@@ -116,13 +116,13 @@ fn segments_leave_as_datagrams_and_may_come_back_as_one_buffer() {
     world.spawn(a, "sender", async move {
         let mut socket = net.bind_udp(at(A, 1000)).unwrap();
         assert!(socket.max_segments() >= 3);
-        let transmit = Transmit { to: at(B, 9), from: None, segment: Some(1000), ecn: 2 };
+        let transmit = Transmit { segment: Some(1000), ecn: 2, ..Transmit::plain(at(B, 9)) };
         poll_fn(|cx| socket.poll_send(cx, &transmit, &bytes(2500))).await.unwrap();
         send_to(&mut socket, at(B, 9), b"").await.unwrap();
     });
     let net = world.net(b);
     world.block_on(b, LIMIT, async move {
-        let mut socket = net.bind_udp(at("0.0.0.0", 9)).unwrap();
+        let socket = net.bind_udp(at("0.0.0.0", 9)).unwrap();
         let mut batch = RecvBatch::new(4, 4096);
         let filled = poll_fn(|cx| socket.poll_recv(cx, &mut batch)).await.unwrap();
         assert_eq!(filled, 2);

@@ -206,11 +206,13 @@ fn warn_of_what_is_not_there(given: Given<'_>, config: &Config) -> Result<(), Fa
     }
     if let Some(rungs) = &config.rungs {
         let set: RungSet = rungs.iter().copied().collect();
-        let missing: Vec<_> = set.iter().filter(|rung| *rung != Rung::TcpDirect).map(Rung::as_str).collect();
-        if !set.contains(Rung::TcpDirect) {
-            warn!("-rungs leaves out tcp-direct, the only rung of this version: no peer can be reached");
+        let known = set.and(RungSet::from_iter(RUNGS));
+        let missing: Vec<_> = set.iter().filter(|rung| !known.contains(*rung)).map(Rung::as_str).collect();
+        if known == RungSet::NONE {
+            let known = RUNGS.map(Rung::as_str).join(", ");
+            warn!("-rungs has none of those of this version ({known}): no peer can be reached");
         } else if !missing.is_empty() && set != RungSet::ALL {
-            warn!("-rungs: this version has only tcp-direct; without effect: {}", missing.join(","));
+            warn!("-rungs: without effect in this version: {}", missing.join(","));
         }
     }
     Ok(())
@@ -236,6 +238,9 @@ impl std::str::FromStr for Rungs {
         rungs.collect::<Result<_, _>>().map(Self)
     }
 }
+
+/// The rungs of this version.
+const RUNGS: [Rung; 3] = [Rung::UdpDirect, Rung::UdpPunch, Rung::TcpDirect];
 
 /// The original's default ports and bandwidth.
 const SERVER_PORT: u16 = 27183;

@@ -22,7 +22,7 @@ use futures_util::future::{Either, select};
 use inp2p_core::agent::{AgentConfig, PushPolicy};
 use inp2p_core::auth::{Identity, Token};
 use inp2p_core::ids::{NodeName, UserName};
-use inp2p_core::path::RungSet;
+use inp2p_core::path::{Rung, RungSet};
 use inp2p_core::status::{ForwardStatus, Status};
 use inp2p_core::tunnel::{Allow, ForwardRule};
 use inp2p_driver::agent::AgentHandle;
@@ -95,6 +95,11 @@ async fn show<N: Net>(net: &N, server: SocketAddr, nodes: &[AgentHandle]) -> Res
 
     let load = Load::new(forward);
     let first = in_thread(move || load.round_trips(1)).await;
+    // The first link may be about to be replaced by a better one.
+    let best = |status: &Status| (status.peers.first()?.rung == Some(Rung::UdpDirect)).then_some(());
+    if first.is_ok() {
+        let _ = settled(net, a, "no better link", best).await;
+    }
     let peers = a.status().await.peers;
     let Some(peer) = peers.first().filter(|_| first.is_ok()) else {
         let reason = peers.first().and_then(|peer| peer.error.clone());

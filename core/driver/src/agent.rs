@@ -25,8 +25,9 @@ use tracing::{debug, error, info, warn};
 use crate::DUE;
 use crate::forward;
 use crate::meter::{ForwardMeter, SessionMeter};
-use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _};
+use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
 use crate::peers::{self, Registry};
+use crate::port::Port;
 use crate::service::Service;
 use crate::session::{self, Command, Common, News, Origin};
 use crate::setup::{AgentSetup, StartError};
@@ -104,6 +105,9 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
             StartError::Failed(format!("cannot listen on port {} (-p2p-port): {error}", any.port()))
         })?;
     let port = listener.local_addr().map_err(|error| StartError::Failed(error.to_string()))?.port();
+    let socket = bind_udp(&net, port, setup.p2p_port == 0)
+        .map_err(|error| StartError::Failed(format!("cannot open UDP port {port} (-p2p-port): {error}")))?;
+    let udp_port = socket.local_addr().map_err(|error| StartError::Failed(error.to_string()))?.port();
     let (client, local_status) = StatusClient::new();
     let local = match &setup.control {
         None => None,
@@ -122,6 +126,9 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         }
     };
 
+    let (udp, stun, port_guard) = Port::start(&net, socket);
+    // Nobody measures NATs yet.
+    drop(stun);
     let registry = Registry::new();
     let (peers_guard, peers_stop) = oneshot::channel();
     net.spawn("peers", peers::run(net.clone(), listener, Arc::clone(&registry), peers_stop));
@@ -138,6 +145,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         service,
         server: SignalServer { host: setup.host, port: setup.port, tls },
         common: Arc::new(Common { keys, own, instance: rng.bytes(), allow: setup.allow }),
+        port: udp,
         registry,
         sessions: BTreeMap::new(),
         next_session: 0,
@@ -158,8 +166,9 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         net: net.clone(),
         _local: local,
         _peers: peers_guard,
+        _port: port_guard,
     };
-    net.spawn("agent", control.run(port));
+    net.spawn("agent", control.run(port, udp_port));
     Ok(AgentHandle { stop, exit: exited, status, first })
 }
 
@@ -172,6 +181,7 @@ struct Control<N: Net> {
     service: Option<Service<N>>,
     server: SignalServer,
     common: Arc<Common>,
+    port: Port<N>,
     registry: Arc<Registry<N>>,
     sessions: BTreeMap<PeerName, Entry<N>>,
     next_session: u64,
@@ -195,6 +205,7 @@ struct Control<N: Net> {
     exit: Option<oneshot::Sender<Exit>>,
     _local: Option<Local>,
     _peers: oneshot::Sender<()>,
+    _port: oneshot::Sender<()>,
 }
 
 /// What this task's own helpers send it.
@@ -240,9 +251,9 @@ struct Forward {
 }
 
 impl<N: Net> Control<N> {
-    async fn run(mut self, port: u16) {
+    async fn run(mut self, tcp: u16, udp: u16) {
         let now = self.net.now();
-        self.agent.handle(now, Input::Listening(port));
+        self.agent.handle(now, Input::Listening { tcp, udp: Some(udp) });
         self.look(now);
         let exit = poll_fn(|cx| self.poll(cx)).await;
         if let Some(sender) = self.exit.take() {
@@ -516,7 +527,7 @@ impl<N: Net> Control<N> {
             self.net.clone(),
             peer.clone(),
             self.next_session,
-            Arc::clone(&self.common),
+            (Arc::clone(&self.common), self.port.clone()),
             (commands.clone(), queue),
             self.news_in.clone(),
             Arc::clone(&meter),
@@ -582,6 +593,15 @@ impl<N: Net> Drop for Control<N> {
         // However this task ends, the sessions end too.
         self.sessions.values_mut().for_each(|entry| entry.send(Command::Leave));
         info!("node stopped");
+    }
+}
+
+/// Opens the node's UDP port: the same as that for TCP, or another one if it may be any.
+fn bind_udp<N: Net>(net: &N, port: u16, any: bool) -> std::io::Result<N::Udp> {
+    let all = |port| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+    match net.bind_udp(all(port)) {
+        Err(error) if any && error.kind() == std::io::ErrorKind::AddrInUse => net.bind_udp(all(0)),
+        result => result,
     }
 }
 

@@ -13,6 +13,9 @@ mod meter;
 pub mod net;
 pub mod os;
 mod peers;
+#[allow(dead_code, reason = "the measuring of NATs and port guessing attach there")]
+mod port;
+mod ready;
 pub mod relay;
 pub mod server;
 mod service;

@@ -3,14 +3,14 @@
 //!
 //! Every `poll_*` follows the contract of [`std::future::Future::poll`]: on `Pending` the waker of the
 //! latest call, and of no earlier one, is woken when it may be worth trying again. A socket keeps one waker
-//! a direction, so one task owns a socket.
+//! a direction, so one task waits for a socket; but many may send by a UDP socket ([`UdpIo::try_send`]).
 
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::conduit::Conduit;
@@ -94,18 +94,35 @@ pub struct TcpConfig {
 pub const LINK_UNSENT_BYTES: u32 = 64 * 1024;
 
 /// A UDP socket: batches in, segmentation offload out.
-pub trait UdpIo: Send + 'static {
+///
+/// Many tasks may send by it, each with [`Self::try_send`]; but one task alone waits for it, since only the
+/// waker of the latest poll in each direction is kept. Whoever meets `WouldBlock` has that task wake it.
+pub trait UdpIo: Send + Sync + 'static {
     /// Where it is bound.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
     /// Receives up to a batch of datagrams; the number of filled entries is at least 1.
-    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>>;
+    fn poll_recv(&self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>>;
 
-    /// Sends `bytes` as one datagram, or as several of `transmit.segment` bytes each.
-    fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit, bytes: &[u8]) -> Poll<io::Result<()>>;
+    /// Sends `bytes` now, as one datagram, or as several of `transmit.segment` bytes each. With an error of
+    /// kind `WouldBlock` nothing was sent, and [`Self::poll_writable`] tells when to try again.
+    fn try_send(&self, transmit: &Transmit, bytes: &[u8]) -> io::Result<()>;
 
-    /// How many segments one [`Self::poll_send`] may carry.
+    /// Waits until a send that would have blocked may be worth another try. It may be wrong now and then.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// How many segments one send may carry.
     fn max_segments(&self) -> usize;
+
+    /// Sends, and waits where that would block: for a socket that one task has for itself.
+    fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit, bytes: &[u8]) -> Poll<io::Result<()>> {
+        loop {
+            match self.try_send(transmit, bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(self.poll_writable(cx))?,
+                result => return Poll::Ready(result),
+            }
+        }
+    }
 }
 
 /// Where a datagram goes to.
@@ -119,6 +136,17 @@ pub struct Transmit {
     pub segment: Option<usize>,
     /// Two ECN bits (RFC 3168), 0 for none.
     pub ecn: u8,
+    /// How many hops it may go; none for the system's usual number. With a few it opens the NATs near by and
+    /// gets no further. It is for single datagrams, now and then: what other tasks send by the same socket at
+    /// that very moment may fall as short.
+    pub hops: Option<u8>,
+}
+
+impl Transmit {
+    /// One datagram, with nothing particular about it.
+    pub fn plain(to: SocketAddr) -> Self {
+        Self { to, from: None, segment: None, ecn: 0, hops: None }
+    }
 }
 
 /// One received buffer: one datagram, or several of `stride` bytes that came from the same source.

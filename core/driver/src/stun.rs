@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_channel::{mpsc, oneshot};
@@ -126,14 +126,14 @@ impl<N: Net> Udp<N> {
                 let mut worked = false;
                 if let Poll::Ready(Some(parcel)) = self.queue.poll_next_unpin(cx) {
                     worked = true;
-                    let _ = self.socket.poll_send(cx, &parcel.transmit, &parcel.reply);
+                    let _ = self.socket.try_send(&parcel.transmit, &parcel.reply);
                 }
                 match self.socket.poll_recv(cx, &mut batch) {
                     Poll::Pending if worked => {}
                     Poll::Pending => return Poll::Pending,
                     // Such as an ICMP error of an earlier answer: it concerns one client only.
                     Poll::Ready(Err(error)) => debug!(%error, "STUN receive"),
-                    Poll::Ready(Ok(filled)) => self.answer(cx, &batch, filled),
+                    Poll::Ready(Ok(filled)) => self.answer(&batch, filled),
                 }
             }
             cx.waker().wake_by_ref();
@@ -142,7 +142,7 @@ impl<N: Net> Udp<N> {
         .await;
     }
 
-    fn answer(&mut self, cx: &mut Context<'_>, batch: &RecvBatch, filled: usize) {
+    fn answer(&mut self, batch: &RecvBatch, filled: usize) {
         let mut reply = [0; MAX_REPLY];
         let (now, unix) = (self.net.now(), self.net.unix_now());
         for (meta, datagram) in batch.datagrams(filled) {
@@ -160,24 +160,17 @@ impl<N: Net> Udp<N> {
             };
             let Some(answer) = self.responder.respond(datagram, &arrival, &mut reply) else { continue };
             let bytes = reply.get(..answer.length).unwrap_or_default();
-            self.send(cx, (answer.to, answer.change), meta, &arrival, bytes);
+            self.send((answer.to, answer.change), meta, &arrival, bytes);
         }
     }
 
-    fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        (to, change): (SocketAddr, Change),
-        meta: &RecvMeta,
-        arrival: &Arrival,
-        bytes: &[u8],
-    ) {
+    fn send(&mut self, (to, change): (SocketAddr, Change), meta: &RecvMeta, arrival: &Arrival, bytes: &[u8]) {
         let other = arrival.other.map(|other| other.ip());
         let from = if change.ip { other } else { self.ip.or(meta.to) };
-        let transmit = Transmit { to, from, segment: None, ecn: 0 };
+        let transmit = Transmit { from, ..Transmit::plain(to) };
         if change == Change::default() {
             // Clients repeat a request that is lost; waiting for one would make all others wait.
-            let _ = self.socket.poll_send(cx, &transmit, bytes);
+            let _ = self.socket.try_send(&transmit, bytes);
             return;
         }
         let port = if change.port { 1 - self.index.min(1) } else { self.index };

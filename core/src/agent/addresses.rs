@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use crate::path::{Candidate, CandidateKind, Transport};
 
-/// The addresses of the interfaces, and the port that the node listens on for its peers.
+/// The addresses of the interfaces, and the ports on which the node waits for its peers.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
-    port: Option<u16>,
+    tcp: Option<u16>,
+    udp: Option<u16>,
     /// None until the first time they are told.
     interfaces: Option<Vec<IpAddr>>,
 }
@@ -24,9 +25,10 @@ pub(super) enum News {
 }
 
 impl Addresses {
-    /// The node listens on this port. Says whether that is news.
-    pub(super) fn listening(&mut self, port: u16) -> bool {
-        self.port.replace(port) != Some(port)
+    /// The node waits on these ports. Says whether that is news.
+    pub(super) fn listening(&mut self, tcp: u16, udp: Option<u16>) -> bool {
+        let old = (self.tcp.replace(tcp), std::mem::replace(&mut self.udp, udp));
+        old != (Some(tcp), udp)
     }
 
     /// The interfaces have these addresses. Their order is no news.
@@ -45,13 +47,14 @@ impl Addresses {
     }
 
     /// The candidates to report over a signalling connection to `server`, in the system's order, at most
-    /// [`MAX_OF_FAMILY`] a family.
+    /// [`MAX_OF_FAMILY`] addresses a family, each for UDP and for TCP.
     ///
     /// Loopback is among them, and first, only if the server is reached over loopback: any other server's
     /// nodes are on other hosts. IPv6 link-local addresses never are, since they mean nothing without the
     /// name of an interface.
     pub(super) fn candidates(&self, server: IpAddr) -> Vec<Candidate> {
-        let Some(port) = self.port else { return Vec::new() };
+        let ports = [(Transport::Udp, self.udp), (Transport::Tcp, self.tcp)];
+        let ports = ports.into_iter().filter_map(|(transport, port)| Some((transport, port?)));
         let server = server.to_canonical();
         let local = server.is_loopback();
         let interfaces = self.interfaces.as_deref().unwrap_or_default();
@@ -65,10 +68,12 @@ impl Addresses {
             *count <= MAX_OF_FAMILY
         };
         all.filter(room)
-            .map(|ip| Candidate {
-                kind: CandidateKind::Host,
-                transport: Transport::Tcp,
-                address: (*ip, port).into(),
+            .flat_map(|ip| {
+                ports.clone().map(|(transport, port)| Candidate {
+                    kind: CandidateKind::Host,
+                    transport,
+                    address: (*ip, port).into(),
+                })
             })
             .collect()
     }
@@ -86,7 +91,7 @@ fn is_host(ip: &IpAddr) -> bool {
     }
 }
 
-/// The most candidates a family: hosts with containers have dozens of addresses that lead nowhere, and each
+/// The most addresses a family: hosts with containers have dozens of addresses that lead nowhere, and each
 /// costs every peer a connection attempt.
 const MAX_OF_FAMILY: usize = 8;
 /// The most addresses that are looked at: with one a container, some hosts have thousands.
@@ -102,7 +107,14 @@ mod tests {
 
     fn reported(addresses: &Addresses, server: &str) -> Vec<String> {
         let candidates = addresses.candidates(server.parse().unwrap());
-        candidates.iter().map(|candidate| candidate.address.to_string()).collect()
+        let (udp, tcp): (Vec<Candidate>, Vec<Candidate>) =
+            candidates.into_iter().partition(|candidate| candidate.transport == Transport::Udp);
+        let ports = |of: &[Candidate], less: u16| -> Vec<(IpAddr, u16)> {
+            let address = |candidate: &Candidate| (candidate.address.ip(), candidate.address.port() - less);
+            of.iter().map(address).collect()
+        };
+        assert_eq!(ports(&udp, 1), ports(&tcp, 0), "each address is reported for both");
+        tcp.iter().map(|candidate| candidate.address.to_string()).collect()
     }
 
     #[test]
@@ -110,7 +122,7 @@ mod tests {
         let mut addresses = Addresses::default();
         addresses.replace(&ips(&["127.0.0.1", "192.0.2.1", "::1", "fe80::1", "2001:db8::1"]));
         assert!(reported(&addresses, "198.51.100.1").is_empty());
-        addresses.listening(4000);
+        addresses.listening(4000, Some(4001));
         assert_eq!(reported(&addresses, "198.51.100.1"), ["192.0.2.1:4000", "[2001:db8::1]:4000"]);
         assert_eq!(
             reported(&addresses, "127.0.0.1"),
@@ -124,7 +136,7 @@ mod tests {
     fn candidates_are_bounded_by_family() {
         let mut addresses = Addresses::default();
         let many: Vec<IpAddr> = (0..=255).map(|host| IpAddr::from([10, 0, 0, host])).collect();
-        addresses.listening(4000);
+        addresses.listening(4000, Some(4001));
         addresses.replace(&many);
         assert_eq!(reported(&addresses, "198.51.100.1").len(), MAX_OF_FAMILY);
     }
@@ -137,6 +149,8 @@ mod tests {
         assert_eq!(addresses.replace(&other_order), News::None);
         assert_eq!(addresses.replace(&[]), News::Changed);
         assert_eq!(addresses.replace(&other_order), News::Changed);
-        assert!(addresses.listening(1) && !addresses.listening(1) && addresses.listening(2));
+        assert!(
+            addresses.listening(1, None) && !addresses.listening(1, None) && addresses.listening(1, Some(2))
+        );
     }
 }

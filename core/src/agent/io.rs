@@ -14,8 +14,13 @@ use crate::wire::message::{RelayLoad, RelaySecrets, Targets};
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// The node listens for its peers' links on this TCP port.
-    Listening(u16),
+    /// The node waits for its peers' links on these ports.
+    Listening {
+        /// TCP's.
+        tcp: u16,
+        /// UDP's; none if there is no UDP.
+        udp: Option<u16>,
+    },
     /// The addresses of the interfaces that are up, at start and whenever they change.
     Interfaces(&'a [IpAddr]),
     /// The signalling connection that [`Action::OpenSignal`] asked for is up.
@@ -95,6 +100,11 @@ pub enum SessionNews {
     RelaysWanted {
         /// Which attempt.
         attempt: AttemptId,
+    },
+    /// The link is the same, and its other end is elsewhere.
+    Moved {
+        /// The address at its other end.
+        remote: SocketAddr,
     },
     /// The last link is gone. Streams are kept for a while.
     Down {

@@ -148,8 +148,8 @@ impl Agent {
             return;
         }
         match input {
-            Input::Listening(port) => {
-                if self.addresses.listening(port) {
+            Input::Listening { tcp, udp } => {
+                if self.addresses.listening(tcp, udp) {
                     self.report.change(now);
                 }
             }
@@ -418,6 +418,7 @@ impl Agent {
                     self.actions.push_back(Action::Save { name: PINS_FILE, content });
                 }
             }
+            SessionNews::Moved { remote } => peer.moved(remote),
             SessionNews::Down { reason } => {
                 tracing::info!(peer = %name, reason, "link down");
                 if let Some(via) = peer.down(reason).filter(|via| via.name.is_some()) {

@@ -234,6 +234,13 @@ impl Peer {
         }
     }
 
+    /// The link's other end is elsewhere.
+    pub(super) fn moved(&mut self, remote: SocketAddr) {
+        if let Some(link) = &mut self.link {
+            link.remote = remote;
+        }
+    }
+
     /// The session's last link is gone.
     pub(super) fn down(&mut self, reason: String) -> Option<Via> {
         self.error = Some(reason);
@@ -386,11 +393,11 @@ impl Peer {
         if self.better.doubted {
             return;
         }
-        if !self.link.as_ref().is_some_and(|link| link.rung.is_relay()) {
+        let Some(link) = self.link.as_ref().filter(|link| link.rung > Rung::UdpDirect) else {
             self.better.due = None;
             return;
-        }
-        let (first, last) = BETTER_THAN_RELAY;
+        };
+        let (first, last) = if link.rung.is_relay() { BETTER_THAN_RELAY } else { BETTER_THAN_DIRECT };
         let wait = first.saturating_mul(1 << self.better.failures.min(MAX_DOUBLINGS)).min(last);
         self.better.failures = self.better.failures.saturating_add(1);
         // Each of many pairs that lost a relay together has its own pace.
@@ -418,7 +425,10 @@ impl Peer {
 /// wait: with an attempt's own length a direct path is taken within a minute of its becoming possible, whether
 /// or not anything tells of that.
 const BETTER_THAN_RELAY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(40));
-/// The first doubled so often is beyond the last.
+/// The same for a link without a relay, which costs nobody else anything: a pair that has no better one is to cost
+/// its own network little.
+const BETTER_THAN_DIRECT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// The firsts doubled so often are beyond the lasts.
 const MAX_DOUBLINGS: u32 = 5;
 
 /// The pace of retries: 1 s, doubled each time up to 20 s, each drawn from the upper half so that two sides

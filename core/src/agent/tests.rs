@@ -1,6 +1,7 @@
 //! Agents and a server, joined in memory.
 
 mod alone;
+mod better;
 mod relay;
 
 use super::*;
@@ -229,7 +230,7 @@ fn a_failed_attempt_is_retried_with_growing_delays_until_there_is_news() {
     world.run(DELAY);
     assert_eq!(world.server().counters().attempts_failed, 16);
     let status = world.nodes[a].agent.status();
-    assert_eq!(status.peers[0].error.as_deref(), Some("tcp-direct: timeout"));
+    assert_eq!(status.peers[0].error.as_deref(), Some("udp-direct: timeout"));
     assert_eq!(status.peers[0].attempts, [outcome(Verdict::Failed)]);
 
     // News: the peer comes back.
@@ -508,7 +509,7 @@ fn a_link_that_comes_without_being_asked_for_shows_in_status() {
     let (mut world, a, b) = World::pair();
     world.run(secs(1));
     let status = world.nodes[b].agent.status();
-    assert_eq!((status.peers.len(), status.peers[0].rung), (1, Some(Rung::TcpDirect)));
+    assert_eq!((status.peers.len(), status.peers[0].rung), (1, Some(Rung::UdpDirect)));
     assert_eq!((status.peers[0].switches, &status.peers[0].error), (1, &None));
     // The one without a forward does not reach back, and forgets.
     world.links = false;

@@ -13,27 +13,32 @@
 //! - **global IPv6** as claimed: a node has several, and is seen at one of them;
 //! - **global IPv4** only as seen, or of a node on the server's own host.
 //!
-//! Of addresses that were not seen at most [`MAX_CLAIMED`] are told.
+//! Of addresses that were not seen at most [`MAX_CLAIMED`] are told for each of UDP and TCP.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::path::Candidate;
+use crate::path::{Candidate, Transport};
 
 /// The candidates of a node seen at `owner` that a peer seen at `receiver` is told, in the given order.
 pub(super) fn offered(candidates: &[Candidate], owner: IpAddr, receiver: IpAddr) -> Vec<Candidate> {
     let (owner, receiver) = (owner.to_canonical(), receiver.to_canonical());
-    let mut claimed = 0;
+    let mut claimed = [0_usize; 2];
     let mut offered: Vec<Candidate> = Vec::new();
     for candidate in candidates {
         let ip = candidate.address.ip().to_canonical();
         if candidate.address.port() == 0 || offered.contains(candidate) {
             continue;
         }
+        let [udp, tcp] = &mut claimed;
+        let claimed = match candidate.transport {
+            Transport::Udp => udp,
+            Transport::Tcp => tcp,
+        };
         let seen = ip == owner;
-        if !may_be_told(ip, owner, receiver) || (!seen && claimed == MAX_CLAIMED) {
+        if !may_be_told(ip, owner, receiver) || (!seen && *claimed == MAX_CLAIMED) {
             continue;
         }
-        claimed += usize::from(!seen);
+        *claimed += usize::from(!seen);
         offered.push(*candidate);
     }
     offered
@@ -100,13 +105,13 @@ fn network(address: Ipv6Addr) -> [u16; 4] {
     [a, b, c, d]
 }
 
-/// The most addresses of one node that its peer is told without proof.
+/// The most addresses of one node and transport that its peer is told without proof.
 const MAX_CLAIMED: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::{CandidateKind, Transport};
+    use crate::path::CandidateKind;
 
     fn told(owner: &str, receiver: &str, addresses: &[&str]) -> Vec<String> {
         let candidates: Vec<Candidate> = addresses

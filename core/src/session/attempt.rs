@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::ids::AttemptId;
-use crate::path::{Candidate, Outcome, Rung, RungSet, Transport, Verdict};
+use crate::path::{Candidate, CandidateKind, Outcome, Rung, RungSet, Transport, Verdict};
 use crate::relay::Access;
 
 /// What a session is to try, as the server's `PunchStart` says.
@@ -35,15 +35,40 @@ impl std::fmt::Debug for Attempt {
 }
 
 impl Attempt {
-    /// The addresses to dial for `tcp-direct`.
-    pub(super) fn dials(&self) -> impl Iterator<Item = SocketAddr> {
+    /// The addresses to dial by TCP.
+    pub(super) fn dials(&self) -> impl Iterator<Item = &Candidate> {
         let wanted = self.rungs.contains(Rung::TcpDirect);
-        self.candidates
-            .iter()
-            .filter(move |candidate| wanted && candidate.transport == Transport::Tcp)
-            .map(|candidate| candidate.address)
-            .filter(|address| is_dialable(*address))
-            .take(MAX_DIALS)
+        self.reachable(Transport::Tcp).filter(move |_| wanted).take(MAX_DIALS)
+    }
+
+    /// The addresses where the peer may be by UDP.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Candidate> {
+        let wanted = self.wants_udp();
+        self.reachable(Transport::Udp).filter(move |_| wanted).take(MAX_PATHS)
+    }
+
+    /// Whether a link over UDP is to be tried for.
+    pub(super) fn wants_udp(&self) -> bool {
+        self.rungs.contains(Rung::UdpDirect) || self.rungs.contains(Rung::UdpPunch)
+    }
+
+    /// Whether `address` is one of the peer's own interfaces'. Of TCP the port does not count: connections come
+    /// from others than those that are listened on.
+    pub(super) fn is_host(&self, transport: Transport, address: SocketAddr) -> bool {
+        let same = |known: SocketAddr| match transport {
+            Transport::Udp => known == address,
+            Transport::Tcp => known.ip() == address.ip(),
+        };
+        self.candidates.iter().any(|candidate| {
+            (candidate.kind, candidate.transport) == (CandidateKind::Host, transport)
+                && same(candidate.address)
+        })
+    }
+
+    fn reachable(&self, transport: Transport) -> impl Iterator<Item = &Candidate> {
+        let fits =
+            move |candidate: &&Candidate| candidate.transport == transport && is_dialable(candidate.address);
+        self.candidates.iter().filter(fits)
     }
 }
 
@@ -52,10 +77,23 @@ impl Attempt {
 pub(super) struct Run {
     pub(super) attempt: Attempt,
     started: Instant,
-    /// Dials that have neither failed nor led to a link.
-    pending: usize,
-    failures: SmallVec<[(SocketAddr, String); 4]>,
+    /// Where this side tried, and what came of it: none as long as there is no answer.
+    tries: SmallVec<[Try; 4]>,
+    /// The rungs on which a link was ready, and after how many milliseconds.
+    connected: SmallVec<[(Rung, u64); 2]>,
+    /// Whether streams have moved over a link of this attempt.
+    pub(super) is_up: bool,
+    /// Whether a better link has taken over from the first one.
+    pub(super) promoted: bool,
     state: RunState,
+}
+
+#[derive(Debug)]
+struct Try {
+    transport: Transport,
+    kind: CandidateKind,
+    address: SocketAddr,
+    failure: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +104,22 @@ enum RunState {
 }
 
 impl Run {
-    pub(super) fn new(now: Instant, attempt: Attempt, dials: usize) -> Self {
-        Self { attempt, started: now, pending: dials, failures: SmallVec::new(), state: RunState::Running }
+    pub(super) fn new(now: Instant, attempt: Attempt) -> Self {
+        let tried = |candidate: &Candidate| Try {
+            transport: candidate.transport,
+            kind: candidate.kind,
+            address: candidate.address,
+            failure: None,
+        };
+        Self {
+            tries: attempt.dials().chain(attempt.paths()).map(tried).collect(),
+            attempt,
+            started: now,
+            connected: SmallVec::new(),
+            is_up: false,
+            promoted: false,
+            state: RunState::Running,
+        }
     }
 
     pub(super) fn id(&self) -> AttemptId {
@@ -78,11 +130,28 @@ impl Run {
         self.state == RunState::Running
     }
 
-    /// A dial, or the link that came of it, failed.
-    pub(super) fn failed(&mut self, address: SocketAddr, reason: String) {
-        self.pending = self.pending.saturating_sub(1);
-        if self.failures.len() < MAX_DIALS {
-            self.failures.push((address, reason));
+    /// A try for `address`, or the link that came of it, failed; for all addresses without one.
+    pub(super) fn failed(&mut self, transport: Transport, address: Option<SocketAddr>, reason: &str) {
+        let concerned = |tried: &&mut Try| {
+            tried.transport == transport && address.is_none_or(|address| address == tried.address)
+        };
+        for tried in self.tries.iter_mut().filter(concerned) {
+            tried.failure.get_or_insert_with(|| reason.to_owned());
+        }
+        if let Some(address) = address
+            && self.tries.iter().all(|tried| (tried.transport, tried.address) != (transport, address))
+            && self.tries.len() < MAX_TRIES
+        {
+            // One that the peer came from.
+            let kind = CandidateKind::PeerReflexive;
+            self.tries.push(Try { transport, kind, address, failure: Some(reason.to_owned()) });
+        }
+    }
+
+    /// A link is ready on this rung.
+    pub(super) fn ready(&mut self, now: Instant, rung: Rung) {
+        if self.connected.iter().all(|(known, _)| *known != rung) {
+            self.connected.push((rung, self.ms(now)));
         }
     }
 
@@ -97,42 +166,68 @@ impl Run {
     }
 
     /// Ends the attempt: what became of each rung. None if it had ended before.
-    pub(super) fn finish(&mut self, now: Instant, connected: Option<Rung>) -> Option<Vec<Outcome>> {
+    pub(super) fn finish(&mut self, now: Instant) -> Option<Vec<Outcome>> {
         if !self.is_running() {
             return None;
         }
         self.state = RunState::Over;
-        let ms = u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
-        Some(Rung::ALL.into_iter().map(|rung| self.outcome(rung, connected, ms)).collect())
+        let ms = self.ms(now);
+        Some(Rung::ALL.into_iter().map(|rung| self.outcome(rung, ms)).collect())
     }
 
-    fn outcome(&self, rung: Rung, connected: Option<Rung>, ms: u64) -> Outcome {
-        let (outcome, reason) = if connected == Some(rung) {
-            (Verdict::Connected, String::new())
-        } else if !self.attempt.rungs.contains(rung) {
-            (Verdict::Skipped, "not among the rungs that both sides may use".to_owned())
-        } else if rung == Rung::TcpDirect {
-            (Verdict::Failed, self.why())
-        } else {
-            (Verdict::Skipped, "not in this version".to_owned())
+    fn ms(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn outcome(&self, rung: Rung, ms: u64) -> Outcome {
+        if let Some((_, ms)) = self.connected.iter().find(|(connected, _)| *connected == rung) {
+            return Outcome { rung, outcome: Verdict::Connected, reason: String::new(), ms: *ms };
+        }
+        let skipped =
+            |reason: &str| Outcome { rung, outcome: Verdict::Skipped, reason: reason.to_owned(), ms: 0 };
+        if !self.attempt.rungs.contains(rung) {
+            return skipped("not among the rungs that both sides may use");
+        }
+        let (transport, reflexive) = match rung {
+            Rung::UdpDirect => (Transport::Udp, false),
+            Rung::UdpPunch => (Transport::Udp, true),
+            Rung::TcpDirect => (Transport::Tcp, false),
+            Rung::TcpPunch | Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => {
+                return skipped("not in this version");
+            }
         };
-        let ms = if outcome == Verdict::Skipped { 0 } else { ms };
-        Outcome { rung, outcome, reason, ms }
+        let tries: SmallVec<[&Try; 16]> = self
+            .tries
+            .iter()
+            .filter(|tried| {
+                tried.transport == transport
+                    && (transport == Transport::Tcp || (tried.kind != CandidateKind::Host) == reflexive)
+            })
+            .collect();
+        // What was still under way when the attempt ended was given up for what had come about.
+        let undecided = tries.iter().any(|tried| tried.failure.is_none());
+        if let Some((best, _)) = self.connected.iter().min()
+            && rung > *best
+            && (undecided || tries.is_empty())
+        {
+            return skipped(&format!("given up: {best} was there first"));
+        }
+        if tries.is_empty() && reflexive {
+            return skipped("the peer has no server-reflexive address for UDP");
+        }
+        Outcome { rung, outcome: Verdict::Failed, reason: why(&tries), ms }
     }
+}
 
-    fn why(&self) -> String {
-        let mut reasons: Vec<String> =
-            self.failures.iter().map(|(address, reason)| format!("{address}: {reason}")).collect();
-        if self.pending > 0 {
-            reasons.push(format!("{} more without an answer", self.pending));
-        }
-        if reasons.is_empty() {
-            reasons.push(
-                "the peer offers no address that can be dialled, and did not dial this node".to_owned(),
-            );
-        }
-        reasons.join("; ")
+fn why(tries: &[&Try]) -> String {
+    if tries.is_empty() {
+        return "the peer offers no address that can be reached, and did not reach this node".to_owned();
     }
+    let reasons: Vec<String> = tries
+        .iter()
+        .map(|tried| format!("{}: {}", tried.address, tried.failure.as_deref().unwrap_or("no answer")))
+        .collect();
+    reasons.join("; ")
 }
 
 /// Addresses that no peer can be at, whatever it claims.
@@ -149,6 +244,12 @@ fn is_dialable(address: SocketAddr) -> bool {
 
 /// Addresses an attempt: more would make a node a port scanner for a lying peer.
 pub(super) const MAX_DIALS: usize = 8;
+
+/// Paths of a link over UDP: as many as it takes.
+pub(super) const MAX_PATHS: usize = 16;
+
+/// Addresses that are remembered with what came of them: those that are tried, and some that the peer came from.
+const MAX_TRIES: usize = 32;
 
 /// How long an attempt lasts: a SYN, its repetitions after 1 and 3 s, and the handshake behind the last.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -181,7 +282,8 @@ mod tests {
     fn impossible_addresses_are_not_dialled() {
         let attempt =
             attempt(&["0.0.0.0:1", "224.0.0.1:1", "[::]:1", "[fe80::1]:1", "10.0.0.1:0", "10.0.0.1:5"]);
-        assert_eq!(attempt.dials().collect::<Vec<_>>(), ["10.0.0.1:5".parse().unwrap()]);
+        let dials: Vec<SocketAddr> = attempt.dials().map(|candidate| candidate.address).collect();
+        assert_eq!(dials, ["10.0.0.1:5".parse().unwrap()]);
     }
 
     #[test]
@@ -195,15 +297,48 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
     fn every_rung_is_accounted_for_once() {
         let now = Instant::now();
-        let mut run = Run::new(now, attempt(&["10.0.0.1:5"]), 1);
-        run.failed("10.0.0.1:5".parse().unwrap(), "refused".to_owned());
-        let outcomes = run.finish(now + Duration::from_millis(30), None).unwrap();
+        let mut run = Run::new(now, attempt(&["10.0.0.1:5"]));
+        run.failed(Transport::Tcp, Some("10.0.0.1:5".parse().unwrap()), "refused");
+        let outcomes = run.finish(now + Duration::from_millis(30)).unwrap();
         assert_eq!(outcomes.iter().map(|outcome| outcome.rung).collect::<Vec<_>>(), Rung::ALL);
         let direct = outcomes.iter().find(|outcome| outcome.rung == Rung::TcpDirect).unwrap();
         assert_eq!(
             (direct.outcome, direct.reason.as_str(), direct.ms),
             (Verdict::Failed, "10.0.0.1:5: refused", 30)
         );
-        assert!(run.finish(now, None).is_none());
+        assert!(run.finish(now).is_none());
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn what_was_tried_over_udp_is_accounted_for_by_what_it_would_have_been() {
+        let now = Instant::now();
+        let candidate = |kind, address: &str| Candidate {
+            kind,
+            transport: Transport::Udp,
+            address: address.parse().unwrap(),
+        };
+        let host = candidate(CandidateKind::Host, "10.0.0.1:5");
+        let reflexive = candidate(CandidateKind::ServerReflexive, "192.0.2.1:6");
+        let tried = Attempt { candidates: vec![host, reflexive], ..attempt(&[]) };
+        let verdicts = |run: &mut Run| -> Vec<(Verdict, String)> {
+            let outcomes = run.finish(now).unwrap();
+            outcomes.into_iter().take(3).map(|outcome| (outcome.outcome, outcome.reason)).collect()
+        };
+        let mut run = Run::new(now, tried.clone());
+        run.failed(Transport::Udp, Some(host.address), "network unreachable");
+        let nothing = "the peer offers no address that can be reached, and did not reach this node";
+        assert_eq!(
+            verdicts(&mut run),
+            [
+                (Verdict::Failed, "10.0.0.1:5: network unreachable".to_owned()),
+                (Verdict::Failed, "192.0.2.1:6: no answer".to_owned()),
+                (Verdict::Failed, nothing.to_owned()),
+            ]
+        );
+        let mut run = Run::new(now, tried);
+        run.ready(now, Rung::UdpDirect);
+        let given_up = (Verdict::Skipped, "given up: udp-direct was there first".to_owned());
+        assert_eq!(verdicts(&mut run), [(Verdict::Connected, String::new()), given_up.clone(), given_up]);
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 
 use crate::mux::Resume;
+use crate::path::Rung;
 
 /// The longest message: a RESUME of 4,096 streams a side at up to 64 bytes each.
 pub(crate) const MAX_MESSAGE: usize = 512 * 1024;
@@ -21,6 +22,8 @@ pub(crate) enum Control {
     Switch {
         /// Higher than every epoch before it between these two process instances.
         epoch: u64,
+        /// The rung of the link.
+        rung: Rung,
     },
     /// What this side has of every stream; ends the silence after a [`Self::Switch`].
     Resume {
@@ -54,6 +57,8 @@ pub(crate) struct Hello {
     pub(crate) number: u64,
     /// How many bytes a stream's opener may send before it is answered.
     pub(crate) credit: u32,
+    /// Whether the sender sees the receiver, on this link, at an address of the receiver's own interface.
+    pub(crate) direct: bool,
 }
 
 /// Why stream 0 could not be read: the link ends.
@@ -132,8 +137,14 @@ mod tests {
     #[test]
     fn messages_survive_any_split() {
         let messages = [
-            Control::Hello(Hello { version: 1, instance: ByteArray::new([3; 16]), number: 7, credit: 16384 }),
-            Control::Switch { epoch: 2 },
+            Control::Hello(Hello {
+                version: 1,
+                instance: ByteArray::new([3; 16]),
+                number: 7,
+                credit: 16384,
+                direct: true,
+            }),
+            Control::Switch { epoch: 2, rung: Rung::UdpDirect },
             Control::Goaway { reason: "leaving".to_owned() },
         ];
         let mut wire = Vec::new();

@@ -1,23 +1,33 @@
 //! A session: what two nodes have with each other. It owns the streams and outlives every link.
 //!
-//! Links come and go. An [`Attempt`] (chosen by the server, the same on both sides) is a race: both nodes dial
-//! what they know of each other, every connection proves the peer's key by TLS, and the controlling side
-//! nominates the first that is ready; losers close. When the nominated link dies the streams wait, up to
+//! Links come and go. An [`Attempt`] (chosen by the server, the same on both sides) is a race: both nodes try
+//! what they know of each other, by UDP and by TCP, every connection proves the peer's key by TLS, and the
+//! controlling side nominates the first that is ready, then a better one; losers close. When the nominated link dies the streams wait, up to
 //! [`PATIENCE`], for the next one, and go on where they were.
 //!
 //! This is a data-plane machine: there is no queue per packet. The loop of its driver:
 //!
-//! 1. do what [`Session::poll_action`] says (dial, close, tell the agent);
-//! 2. for each link: give what was read to [`Session::receive`]; write what [`Session::transmit`] appends;
-//! 3. move bytes between local connections and [`Session::mux`];
-//! 4. at [`Session::deadline`] call [`Session::tick`].
+//! 1. do what [`Session::poll_action`] says (dial, route, close, tell the agent);
+//! 2. for each link over TCP: give what was read to [`Session::receive`]; write what [`Session::transmit`]
+//!    appends;
+//! 3. for all links over UDP: give what came to [`Session::datagram`], then [`Session::digest`] once; call
+//!    [`Session::fill`], then send what [`Session::poll_transmit`] gives, until it gives nothing;
+//! 4. move bytes between local connections and [`Session::mux`];
+//! 5. at [`Session::deadline`] call [`Session::tick`].
 //!
-//! What this leaves to others: streams and credit (`mux`), TLS (`link`), and when to make an attempt (`agent`).
+//! What this leaves to others: streams and credit (`mux`), TLS and QUIC (`link`), and when to make an attempt
+//! (`agent`). This file only routes: `race` says which link carries the session, `datagrams` has the links over
+//! UDP, `attempt` what is tried and what became of it.
 
 mod attempt;
+mod carrier;
 mod control;
+mod datagrams;
+mod knock;
 mod lane;
+mod life;
 mod nomination;
+mod race;
 #[cfg(test)]
 mod tests;
 
@@ -30,14 +40,18 @@ use smallvec::SmallVec;
 
 pub use self::attempt::Attempt;
 use self::attempt::Run;
+use self::carrier::{Carrier, Slot, Stage, Tcp};
 use self::control::{BadControl, Control};
+pub use self::datagrams::UdpRoute;
 use self::lane::Lane;
-use self::nomination::{Nomination, Note};
+use self::nomination::Nomination;
 use crate::agent::io::SessionNews;
-use crate::ids::{AttemptId, PublicKey};
-use crate::link::{LinkError, LinkKeys, MAX_RECORD, Preface, Role, TcpLink};
-use crate::mux::{self, Mux, Violation};
-use crate::path::Rung;
+use crate::ids::{AttemptId, PublicKey, SockId};
+use crate::link::udp::Transmit;
+use crate::link::{LinkError, LinkKeys, MAX_RECORD, Preface, Role, TcpLink, UdpError};
+use crate::mux::{self, Decoder, Mux, Violation};
+use crate::path::Transport;
+use crate::rng::Rng;
 
 /// A link of this session, named by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +66,15 @@ pub enum Action {
         link: LinkId,
         /// Where to.
         to: SocketAddr,
+    },
+    /// Let datagrams come to a link over UDP.
+    Route(UdpRoute),
+    /// A link over UDP is over. Send these last datagrams.
+    Unroute {
+        /// What led to it.
+        route: UdpRoute,
+        /// What to send, as it goes.
+        farewell: Option<(Transmit, Vec<u8>)>,
     },
     /// Write these last bytes, as far as they go at once, and close.
     Close {
@@ -79,6 +102,10 @@ pub struct SessionConfig {
     pub instance: [u8; 16],
     /// Counts the sessions of this process.
     pub number: u64,
+    /// The socket by which links over UDP are tried for; none for none of these.
+    pub socket: Option<SockId>,
+    /// 32 fresh secret bytes.
+    pub seed: [u8; 32],
 }
 
 /// The machine.
@@ -94,35 +121,10 @@ pub struct Session {
     down_since: Option<Instant>,
     /// Whether the agent believes that there is a link.
     told_up: bool,
+    /// When a link was last nominated.
+    switched: Option<Instant>,
+    rng: Rng,
     record: Box<[u8; MAX_RECORD]>,
-}
-
-/// One connection, from the dial on.
-struct Slot {
-    id: LinkId,
-    attempt: AttemptId,
-    remote: SocketAddr,
-    /// Since when it has not been the nominated one.
-    spare_since: Instant,
-    open: Option<Box<Open>>,
-}
-
-/// A connection that is up.
-struct Open {
-    tcp: TcpLink,
-    lane: Lane,
-    /// What the handshake has to send.
-    early: Vec<u8>,
-    stage: Stage,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Handshake,
-    /// This side's hello is out.
-    Greeted,
-    /// The peer's is in: the link may be nominated.
-    Ready,
 }
 
 /// Why a link ended.
@@ -130,6 +132,8 @@ enum Stage {
 pub(crate) enum Ending {
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error(transparent)]
+    Udp(#[from] UdpError),
     #[error(transparent)]
     Frame(#[from] Violation),
     #[error(transparent)]
@@ -158,6 +162,7 @@ impl Session {
             std::cmp::Ordering::Greater => Role::Controlled,
             std::cmp::Ordering::Equal => return None,
         };
+        let rng = Rng::new(config.seed);
         Some(Self {
             nomination: Nomination::new(role, config.instance, config.number),
             config,
@@ -168,6 +173,8 @@ impl Session {
             next_link: 0,
             down_since: Some(now),
             told_up: false,
+            switched: None,
+            rng,
             record: Box::new([0; MAX_RECORD]),
         })
     }
@@ -190,8 +197,7 @@ impl Session {
     /// The smoothed round trip of the nominated link.
     pub fn rtt(&self) -> Option<Duration> {
         let current = self.nomination.current()?;
-        let slot = self.links.iter().find(|slot| slot.id == current)?;
-        slot.open.as_ref()?.lane.rtt()
+        self.slot(current)?.lane()?.rtt()
     }
 
     /// The next thing to do.
@@ -206,21 +212,27 @@ impl Session {
         }
         if self.runs.len() == MAX_RUNS {
             let mut oldest = self.runs.remove(0);
-            self.finish(now, &mut oldest, None);
+            self.finish(now, &mut oldest);
         }
-        let targets: SmallVec<[SocketAddr; attempt::MAX_DIALS]> = attempt.dials().collect();
+        let dials: SmallVec<[(SocketAddr, bool); attempt::MAX_DIALS]> = attempt
+            .dials()
+            .map(|candidate| (candidate.address, attempt.is_host(Transport::Tcp, candidate.address)))
+            .collect();
         let id = attempt.id;
-        self.runs.push(Run::new(now, attempt, targets.len()));
-        for to in targets {
-            let link = self.add_slot(now, id, to);
+        self.runs.push(Run::new(now, attempt));
+        self.seek(now, id);
+        for (to, direct) in dials {
+            let link = self.add_slot(now, id, Some(to), Carrier::Dialled);
+            if let Some(slot) = self.slot_mut(link) {
+                slot.direct = direct;
+            }
             self.actions.push_back(Action::Dial { link, to });
         }
     }
 
     /// A dial succeeded.
     pub fn connected(&mut self, now: Instant, link: LinkId) {
-        let Some(at) = self.position(link) else { return };
-        if let Err(error) = self.open(now, at) {
+        if let Err(error) = self.open(now, link) {
             self.end(now, link, &error.to_string());
         }
     }
@@ -231,14 +243,17 @@ impl Session {
         if self.links.len() >= MAX_LINKS || !preface.proves(&run.attempt.punch_key, self.role.other()) {
             return None;
         }
-        let link = self.add_slot(now, preface.attempt, remote);
-        let at = self.position(link)?;
-        let opened = self.open(now, at).and_then(|()| {
-            let open = self.links.get_mut(at).and_then(|slot| slot.open.as_mut());
-            open.map_or(Ok(()), |open| open.tcp.preface(preface))
+        let direct = run.attempt.is_host(Transport::Tcp, remote);
+        let link = self.add_slot(now, preface.attempt, Some(remote), Carrier::Dialled);
+        let opened = self.open(now, link).and_then(|()| match self.slot_mut(link) {
+            Some(Slot { carrier: Carrier::Tcp(tcp), direct: seen, .. }) => {
+                *seen = direct;
+                tcp.link.preface(preface)
+            }
+            Some(_) | None => Ok(()),
         });
         if opened.is_err() {
-            self.links.remove(at);
+            self.links.retain(|slot| slot.id != link);
             return None;
         }
         Some(link)
@@ -252,19 +267,22 @@ impl Session {
     /// Takes bytes that came over a link; how many of them are done with. The rest, which is less than a
     /// record, must be offered again with more behind it.
     pub fn receive(&mut self, now: Instant, link: LinkId, input: &mut [u8]) -> usize {
-        let Some(at) = self.position(link) else { return input.len() };
         let Self { links, nomination, .. } = self;
-        let Some(open) = links.get_mut(at).and_then(|slot| slot.open.as_mut()) else { return input.len() };
-        let Open { tcp, lane, early, stage } = &mut **open;
+        let slot = links.iter_mut().find(|slot| slot.id == link);
+        let Some(Slot { carrier: Carrier::Tcp(tcp), stage, direct, doubted, .. }) = slot else {
+            return input.len();
+        };
+        *doubted = false;
+        let Tcp { link: tls, decoder, lane, early } = &mut **tcp;
         let mut ending = None;
-        let received = tcp.receive(input, early, &mut |bytes| {
+        let received = tls.receive(input, early, &mut |bytes| {
             if ending.is_none() {
-                ending = lane.take(now, link, bytes, nomination).err();
+                ending = lane.take(now, link, decoder, bytes, nomination).err();
             }
         });
-        if *stage == Stage::Handshake && tcp.is_up() {
+        if *stage == Stage::Handshake && tls.is_up() {
             *stage = Stage::Greeted;
-            lane.say(&nomination.hello());
+            lane.say(&nomination.hello(*direct));
         }
         let used = match received {
             Ok(used) => used,
@@ -282,30 +300,31 @@ impl Session {
 
     /// Appends what is to be written to a link's connection, until `out` holds `limit` bytes or more.
     pub fn transmit(&mut self, now: Instant, link: LinkId, out: &mut Vec<u8>, limit: usize) {
-        let Some(at) = self.position(link) else { return };
         let Self { links, nomination, record, .. } = self;
-        let Some(open) = links.get_mut(at).and_then(|slot| slot.open.as_mut()) else { return };
-        out.append(&mut open.early);
-        if !open.tcp.is_up() {
+        let slot = links.iter_mut().find(|slot| slot.id == link);
+        let Some(Slot { carrier: Carrier::Tcp(tcp), .. }) = slot else { return };
+        let Tcp { link: tls, lane, early, .. } = &mut **tcp;
+        out.append(early);
+        if !tls.is_up() {
             return;
         }
         let mut error = None;
         while out.len() < limit {
-            let mut n = open.lane.fill(now, &mut record[..]);
+            let mut n = lane.fill(now, &mut record[..]);
             // Never ahead of what this link itself has yet to say: the peer takes no frame of a stream before
             // it has the whole of this side's RESUME.
-            let room = record.len() - n >= mux::MIN_TRANSMIT && !open.lane.wants_transmit();
+            let room = record.len() - n >= mux::MIN_TRANSMIT && !lane.wants_transmit();
             if nomination.carries(link) && room {
                 let streams = nomination.mux.transmit(now, &mut record[n..]);
                 if streams > 0 {
-                    open.lane.sent_data(now);
+                    lane.sent_data(now);
                 }
                 n += streams;
             }
             if n == 0 {
                 break;
             }
-            if let Err(failed) = open.tcp.seal(&record[..n], out) {
+            if let Err(failed) = tls.seal(&record[..n], out) {
                 error = Some(failed);
                 break;
             }
@@ -315,34 +334,53 @@ impl Session {
         }
     }
 
-    /// Whether [`Self::transmit`] has something for this link.
+    /// Whether there is something to send over this link.
     pub fn wants_transmit(&self, link: LinkId) -> bool {
-        let open = self.links.iter().find(|slot| slot.id == link).and_then(|slot| slot.open.as_ref());
-        open.is_some_and(|open| {
-            !open.early.is_empty()
-                || (open.tcp.is_up()
-                    && (open.lane.wants_transmit()
-                        || (self.nomination.carries(link) && self.nomination.mux.wants_transmit())))
-        })
+        let Some(slot) = self.slot(link) else { return false };
+        let (early, up) = match &slot.carrier {
+            Carrier::Dialled => return false,
+            Carrier::Tcp(tcp) => (!tcp.early.is_empty(), tcp.link.is_up()),
+            Carrier::Udp(udp) => (false, udp.link.is_up()),
+        };
+        let streams = self.nomination.carries(link) && self.nomination.mux.wants_transmit();
+        early || (up && (streams || slot.lane().is_some_and(Lane::wants_transmit)))
     }
 
     /// Leaves in order: tells the peer. The driver resets what streams are left, lets the links take what
-    /// there is to send, and drops them.
+    /// there is to send, and then has them closed ([`Self::close`]).
     pub fn leave(&mut self, reason: &str) {
         let goaway = Control::Goaway { reason: reason.to_owned() };
-        for slot in &mut self.links {
-            if let Some(open) = slot.open.as_mut().filter(|open| open.stage == Stage::Ready) {
-                open.lane.say(&goaway);
+        for slot in self.links.iter_mut().filter(|slot| slot.stage == Stage::Ready) {
+            if let Some(lane) = slot.lane_mut() {
+                lane.say(&goaway);
             }
         }
     }
 
+    /// Whether the links have been given all that there is to send.
+    pub fn is_flushed(&self) -> bool {
+        !self.links.iter().any(|slot| self.wants_transmit(slot.id))
+    }
+
+    /// Ends all links. What the driver has to do for it is left to [`Self::poll_action`].
+    pub fn close(&mut self, now: Instant, reason: &str) {
+        self.close_where(now, reason, |_| true);
+    }
+
     /// When [`Self::tick`] is due, and why.
     pub fn deadline(&self) -> Option<(Instant, &'static str)> {
-        let links = self.links.iter().map(|slot| match &slot.open {
-            Some(open) if self.nomination.current() == Some(slot.id) => open.lane.deadline(),
+        let links = self.links.iter().map(|slot| match slot.lane() {
+            Some(lane) if self.nomination.current() == Some(slot.id) => lane.deadline(),
             _ => (slot.spare_since + LINK_PATIENCE, "session: a link that was not nominated"),
         });
+        let udp = self.links.iter().filter_map(|slot| match &slot.carrier {
+            Carrier::Udp(udp) => {
+                let knock = udp.knocks.deadline().map(|at| (at, "session: knock"));
+                [udp.link.deadline(), knock].into_iter().flatten().min()
+            }
+            Carrier::Dialled | Carrier::Tcp(_) => None,
+        });
+        let promotion = self.promotion().map(|at| (at, "session: a better link takes over"));
         let runs = self.runs.iter().map(|run| match run.deadline() {
             Some(deadline) => (deadline, "session: attempt fails"),
             None => (run.expiry(), "session: attempt forgotten"),
@@ -350,32 +388,37 @@ impl Session {
         let down =
             self.down_since.map(|since| (since + PATIENCE, "session: streams waited in vain for a link"));
         let mux = self.nomination.mux.deadline();
-        links.chain(runs).chain(down).chain(mux).min()
+        links.chain(udp).chain(promotion).chain(runs).chain(down).chain(mux).min()
     }
 
     /// Lets time pass.
     pub fn tick(&mut self, now: Instant) {
         self.nomination.mux.tick(now);
         let mut dead: SmallVec<[(LinkId, String); 4]> = SmallVec::new();
+        let current = self.nomination.current();
         for slot in &mut self.links {
-            let current = self.nomination.current() == Some(slot.id);
-            match &mut slot.open {
-                Some(open) if current => {
-                    if let Err(ending) = open.lane.tick(now) {
-                        dead.push((slot.id, ending.to_string()));
+            let (id, spare_since) = (slot.id, slot.spare_since);
+            match slot.lane_mut() {
+                Some(lane) if current == Some(id) => {
+                    if let Err(ending) = lane.tick(now) {
+                        dead.push((id, ending.to_string()));
                     }
                 }
-                _ if now >= slot.spare_since + LINK_PATIENCE => dead.push((slot.id, "timed out".to_owned())),
+                _ if now >= spare_since + LINK_PATIENCE => dead.push((id, "timed out".to_owned())),
                 _ => {}
             }
         }
         for (link, reason) in dead {
             self.end(now, link, &reason);
         }
+        self.tick_udp(now);
+        self.choose(now);
+        self.ask_when_suspect(now);
+        self.settle(now);
         let mut runs = std::mem::take(&mut self.runs);
         for run in &mut runs {
             if run.deadline().is_some_and(|deadline| now >= deadline) {
-                self.finish(now, run, None);
+                self.finish(now, run);
             }
         }
         runs.retain(|run| now < run.expiry());
@@ -386,170 +429,50 @@ impl Session {
         }
     }
 
-    fn position(&self, link: LinkId) -> Option<usize> {
-        self.links.iter().position(|slot| slot.id == link)
+    fn slot(&self, link: LinkId) -> Option<&Slot> {
+        self.links.iter().find(|slot| slot.id == link)
     }
 
-    fn add_slot(&mut self, now: Instant, attempt: AttemptId, remote: SocketAddr) -> LinkId {
+    fn slot_mut(&mut self, link: LinkId) -> Option<&mut Slot> {
+        self.links.iter_mut().find(|slot| slot.id == link)
+    }
+
+    fn add_slot(
+        &mut self,
+        now: Instant,
+        attempt: AttemptId,
+        remote: Option<SocketAddr>,
+        carrier: Carrier,
+    ) -> LinkId {
         let id = LinkId(self.next_link);
         self.next_link = self.next_link.wrapping_add(1);
-        self.links.push(Slot { id, attempt, remote, spare_since: now, open: None });
+        self.links.push(Slot {
+            id,
+            attempt,
+            remote,
+            direct: false,
+            rung: None,
+            spare_since: now,
+            stage: Stage::Handshake,
+            doubted: false,
+            carrier,
+        });
         id
     }
 
-    fn open(&mut self, now: Instant, at: usize) -> Result<(), LinkError> {
-        let Some(slot) = self.links.get_mut(at) else { return Ok(()) };
-        let Some(run) = self.runs.iter().find(|run| run.id() == slot.attempt) else {
+    /// A TCP connection is up.
+    fn open(&mut self, now: Instant, link: LinkId) -> Result<(), LinkError> {
+        let Self { links, runs, config, role, .. } = self;
+        let Some(slot) = links.iter_mut().find(|slot| slot.id == link) else { return Ok(()) };
+        let Some(run) = runs.iter().find(|run| run.id() == slot.attempt) else {
             return Err(LinkError::Preface);
         };
         let mut early = Vec::new();
-        let (keys, peer) = (&self.config.keys, &self.config.peer);
-        let tcp = TcpLink::new(keys, self.role, peer, slot.attempt, &run.attempt.punch_key, &mut early)?;
-        slot.open = Some(Box::new(Open { tcp, lane: Lane::new(now), early, stage: Stage::Handshake }));
+        let punch_key = &run.attempt.punch_key;
+        let link = TcpLink::new(&config.keys, *role, &config.peer, slot.attempt, punch_key, &mut early)?;
+        slot.carrier =
+            Carrier::Tcp(Box::new(Tcp { link, decoder: Decoder::new(), lane: Lane::new(now), early }));
         Ok(())
-    }
-
-    /// Acts on what the links heard.
-    fn settle(&mut self, now: Instant) {
-        while let Some(note) = self.nomination.poll_note() {
-            match note {
-                Note::Ready(link) => self.ready(now, link),
-                Note::Attached(link) => self.attached(now, link),
-                Note::Renewed(link) => {
-                    // Whatever the old process held is void; only the link that brought the news is the new one's.
-                    let attempt =
-                        self.position(link).and_then(|at| self.links.get(at)).map(|slot| slot.attempt);
-                    self.close_where(|slot| slot.id != link && Some(slot.attempt) != attempt);
-                    self.tell_down(now, "the peer has restarted");
-                }
-                Note::Superseded(link) => {
-                    if let Some(slot) = self.links.iter_mut().find(|slot| slot.id == link) {
-                        slot.spare_since = now;
-                    }
-                }
-                Note::SwitchWanted => self.nominate_another(),
-                Note::Leaving(reason) => self.actions.push_back(Action::PeerLeaving(reason)),
-            }
-        }
-        while let Some((link, message)) = self.nomination.poll_outbox() {
-            let slot = self.links.iter_mut().find(|slot| slot.id == link);
-            if let Some(open) = slot.and_then(|slot| slot.open.as_mut()) {
-                open.lane.say(&message);
-            }
-        }
-    }
-
-    fn ready(&mut self, now: Instant, link: LinkId) {
-        let Some(slot) = self.links.iter_mut().find(|slot| slot.id == link) else { return };
-        let attempt = slot.attempt;
-        match &mut slot.open {
-            Some(open) if open.stage < Stage::Ready => open.stage = Stage::Ready,
-            Some(_) | None => return,
-        }
-        if self.role == Role::Controlled {
-            return;
-        }
-        let current = self.nomination.current();
-        let carrying = current.and_then(|current| self.links.iter().find(|slot| slot.id == current));
-        match carrying {
-            // Second in a race that is decided.
-            Some(carrying) if carrying.attempt == attempt && self.is_up() => {
-                self.end(now, link, "another connection of the attempt was faster");
-            }
-            // The race is still open: if the first one fails now, this one is nominated.
-            Some(carrying) if carrying.attempt == attempt => {}
-            Some(_) | None => self.nomination.nominate(link),
-        }
-    }
-
-    fn attached(&mut self, now: Instant, link: LinkId) {
-        let Some(slot) = self.links.iter().find(|slot| slot.id == link) else { return };
-        let (attempt, remote) = (slot.attempt, slot.remote);
-        self.down_since = None;
-        self.told_up = true;
-        let floor = slot.open.as_ref().and_then(|open| open.lane.floor());
-        self.nomination.rtt(link, floor);
-        let news = SessionNews::Up { rung: Rung::TcpDirect, remote, via: None };
-        self.actions.push_back(Action::News(news));
-        let mut runs = std::mem::take(&mut self.runs);
-        for run in &mut runs {
-            if run.id() == attempt {
-                self.finish(now, run, Some(Rung::TcpDirect));
-            }
-        }
-        self.runs = runs;
-        // Losers of the race, and what carried the session before. The controlled side leaves the latter to
-        // the controlling one, which may have nominated anew meanwhile.
-        let controlling = self.role == Role::Controlling;
-        self.close_where(|slot| {
-            let older = slot.attempt != attempt && slot.id < link;
-            slot.id != link && (slot.attempt == attempt || (controlling && older))
-        });
-    }
-
-    /// The nominated link is no good to the peer: takes the next that is ready.
-    fn nominate_another(&mut self) {
-        let current = self.nomination.current();
-        let ready = |slot: &&Slot| {
-            Some(slot.id) != current && slot.open.as_ref().is_some_and(|open| open.stage == Stage::Ready)
-        };
-        if let Some(next) = self.links.iter().find(ready) {
-            self.nomination.nominate(next.id);
-        }
-    }
-
-    fn close_where(&mut self, doomed: impl Fn(&Slot) -> bool) {
-        let actions = &mut self.actions;
-        self.links.retain(|slot| {
-            if !doomed(slot) {
-                return true;
-            }
-            let mut farewell = Vec::new();
-            if let Some(open) = &mut slot.open {
-                farewell.append(&mut open.early);
-                open.tcp.close(&mut farewell);
-            }
-            actions.push_back(Action::Close { link: slot.id, farewell });
-            false
-        });
-    }
-
-    fn end(&mut self, now: Instant, link: LinkId, reason: &str) {
-        let Some(at) = self.position(link) else { return };
-        let (attempt, remote) = match self.links.get(at) {
-            Some(slot) => (slot.attempt, slot.remote),
-            None => return,
-        };
-        self.close_where(|slot| slot.id == link);
-        if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt && run.is_running()) {
-            run.failed(remote, reason.to_owned());
-        }
-        if self.nomination.current() != Some(link) {
-            return;
-        }
-        self.nomination.lost();
-        if self.role == Role::Controlling {
-            self.nominate_another();
-            self.settle(now);
-        }
-        if self.nomination.current().is_none() {
-            self.tell_down(now, reason);
-        }
-    }
-
-    /// There is no link any more. What was lost before streams moved over it is no news.
-    fn tell_down(&mut self, now: Instant, reason: &str) {
-        self.down_since.get_or_insert(now);
-        if std::mem::take(&mut self.told_up) {
-            self.actions.push_back(Action::News(SessionNews::Down { reason: reason.to_owned() }));
-        }
-    }
-
-    fn finish(&mut self, now: Instant, run: &mut Run, connected: Option<Rung>) {
-        if let Some(outcomes) = run.finish(now, connected) {
-            let news = SessionNews::AttemptDone { attempt: run.id(), outcomes };
-            self.actions.push_back(Action::News(news));
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::control::{Control, Hello};
 use super::{Ending, LinkId};
 use crate::link::Role;
 use crate::mux::{Config, Frame, Mux, Side, code};
+use crate::path::Rung;
 
 /// The session's state that all its links share.
 #[derive(Debug)]
@@ -49,8 +50,11 @@ enum Carrying {
 /// What the session must know of what was heard.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Note {
-    /// The peer has introduced itself on a link: it may be nominated.
-    Ready(LinkId),
+    /// The peer has introduced itself on a link: it may be nominated. It sees this node, or does not, at an
+    /// address of this node's own interface.
+    Ready(LinkId, bool),
+    /// The peer has nominated this link, and says which rung it is.
+    Nominated(LinkId, Rung),
     /// Streams move over this link.
     Attached(LinkId),
     /// The peer is another process than before: its older links are void.
@@ -74,7 +78,13 @@ impl Nomination {
         Self {
             mux: Mux::new(side, config),
             role,
-            own: Hello { version: VERSION, instance: ByteArray::new(instance), number, credit },
+            own: Hello {
+                version: VERSION,
+                instance: ByteArray::new(instance),
+                number,
+                credit,
+                direct: false,
+            },
             peer: None,
             past: SmallVec::new(),
             epoch: 0,
@@ -84,9 +94,10 @@ impl Nomination {
         }
     }
 
-    /// Introduces this side on a link that has just come up.
-    pub(super) fn hello(&self) -> Control {
-        Control::Hello(self.own.clone())
+    /// Introduces this side on a link that has just come up. `direct`: whether the peer is seen there at an
+    /// address of its own interface.
+    pub(super) fn hello(&self, direct: bool) -> Control {
+        Control::Hello(Hello { direct, ..self.own.clone() })
     }
 
     /// The link that is nominated.
@@ -102,11 +113,26 @@ impl Nomination {
         self.carrying == Carrying::Attached(link)
     }
 
+    /// The epoch under which streams move over `link`, if they do. It is 32 bits long where lanes bear it: a
+    /// nomination a second would last for a century.
+    pub(super) fn lane_epoch(&self, link: LinkId) -> Option<u32> {
+        self.carries(link).then(|| u32::try_from(self.epoch).unwrap_or(u32::MAX))
+    }
+
     /// Controlling side: from now on `link` carries the session.
-    pub(super) fn nominate(&mut self, link: LinkId) {
+    pub(super) fn nominate(&mut self, link: LinkId, rung: Rung) {
         self.epoch += 1;
-        self.outbox.push_back((link, Control::Switch { epoch: self.epoch }));
+        self.outbox.push_back((link, Control::Switch { epoch: self.epoch, rung }));
         self.begin(link);
+    }
+
+    /// Controlled side: asks the other one, over `link`, for another nomination. Nothing is asked before there
+    /// was a first.
+    pub(super) fn ask_for(&mut self, link: LinkId, reason: &str) {
+        if self.role == Role::Controlled && self.epoch > 0 {
+            let reason = reason.chars().take(MAX_REASON).collect();
+            self.outbox.push_back((link, Control::SwitchReq { epoch: self.epoch, reason }));
+        }
     }
 
     /// The nominated link is gone.
@@ -147,12 +173,13 @@ impl Nomination {
     pub(super) fn hear(&mut self, now: Instant, link: LinkId, message: Control) -> Result<(), Ending> {
         match message {
             Control::Hello(hello) => self.hear_hello(link, &hello),
-            Control::Switch { epoch } => {
+            Control::Switch { epoch, rung } => {
                 if self.role == Role::Controlling || self.peer.is_none() {
                     return Err(Ending::Rule("SWITCH from the controlled side, or before a hello"));
                 }
                 if epoch > self.epoch {
                     self.epoch = epoch;
+                    self.notes.push_back(Note::Nominated(link, rung));
                     self.begin(link);
                 }
                 Ok(())
@@ -202,7 +229,7 @@ impl Nomination {
             }
             None => self.peer = Some(instance),
         }
-        self.notes.push_back(Note::Ready(link));
+        self.notes.push_back(Note::Ready(link, hello.direct));
         Ok(())
     }
 

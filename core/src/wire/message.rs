@@ -408,8 +408,8 @@ pub struct Goodbye {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoodbyeReply {}
 
-/// The most candidates in one message: 8 an address family and transport, and as many reflexive ones.
-pub const MAX_CANDIDATES: usize = 32;
+/// The most candidates in one message: 8 an address family and transport, and half as many reflexive ones.
+pub const MAX_CANDIDATES: usize = 48;
 /// The most peers that one node may ask about: its forwards, with room for sessions that others began.
 pub const MAX_PEERS: usize = 1024;
 /// The most outcomes in one report: one a rung, with room for rungs of a later version.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use inp2p_driver::net::{Interface, ListenIo, Net, StreamIo, TcpConfig, TimerIo};
+use inp2p_driver::net::{Interface, ListenIo, Net, RecvBatch, StreamIo, TcpConfig, TimerIo, Transmit, UdpIo};
 
 use crate::executor::lock;
 use crate::net::SimNet;
@@ -27,7 +27,8 @@ use crate::udp::SimUdp;
 pub enum Flaw {
     /// The timers of the tasks of this name never go off: what they wait for in vain they wait for for ever.
     DeafTimers(&'static str),
-    /// Every address is connected to once: what broke is not made anew.
+    /// Every address is connected to once: what broke is not made anew. There is no UDP, where nothing is
+    /// connected to.
     ConnectsOnce,
     /// The addresses are those of the first look.
     OldAddresses,
@@ -93,7 +94,7 @@ impl FlawedNet {
 }
 
 impl Net for FlawedNet {
-    type Udp = SimUdp;
+    type Udp = FlawedUdp;
     type Stream = FlawedStream;
     type Listener = FlawedListener;
     type Timer = FlawedTimer;
@@ -113,8 +114,8 @@ impl Net for FlawedNet {
         self.inner.seed()
     }
 
-    fn bind_udp(&self, local: SocketAddr) -> io::Result<SimUdp> {
-        self.inner.bind_udp(local)
+    fn bind_udp(&self, local: SocketAddr) -> io::Result<FlawedUdp> {
+        Ok(FlawedUdp { inner: self.inner.bind_udp(local)?, flaw: self.flaw })
     }
 
     fn listen(&self, config: &TcpConfig) -> io::Result<FlawedListener> {
@@ -192,6 +193,37 @@ impl TimerIo for FlawedTimer {
             return Poll::Pending;
         }
         self.inner.poll_at(cx, at.map(|at| self.net.real(at)))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct FlawedUdp {
+    inner: SimUdp,
+    flaw: Flaw,
+}
+
+impl UdpIo for FlawedUdp {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>> {
+        self.inner.poll_recv(cx, batch)
+    }
+
+    fn try_send(&self, transmit: &Transmit, bytes: &[u8]) -> io::Result<()> {
+        match self.flaw {
+            Flaw::ConnectsOnce => Ok(()),
+            _ => self.inner.try_send(transmit, bytes),
+        }
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_writable(cx)
+    }
+
+    fn max_segments(&self) -> usize {
+        self.inner.max_segments()
     }
 }
 

@@ -37,7 +37,11 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
         let peer = status.as_ref().and_then(|status| status.peers.iter().find(|entry| entry.node == peer));
         let rung = peer.and_then(|peer| peer.rung);
         report.rungs.push(rung);
-        let best = oracle::best(scenario, forward.from, forward.to);
+        let best = match oracle::best(scenario, forward.from, forward.to) {
+            // No new link could be had where the nodes are now; the old one lives on.
+            other if other != rung && oracle::may_outlive(scenario, forward.from, forward.to, rung) => rung,
+            best => best,
+        };
         let (from, to) = (forward.from, forward.to);
         if rung != best {
             let why = peer.and_then(|peer| peer.error.clone()).unwrap_or_default();

@@ -107,7 +107,7 @@ pub(crate) fn bytes(length: usize) -> Vec<u8> {
 }
 
 pub(crate) async fn send_to(socket: &mut SimUdp, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-    let transmit = Transmit { to, from: None, segment: None, ecn: 0 };
+    let transmit = Transmit::plain(to);
     poll_fn(|cx| socket.poll_send(cx, &transmit, bytes)).await
 }
 

@@ -55,6 +55,16 @@ pub(super) fn datagram(local: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// How many hops datagrams to `to`'s family go.
+pub(super) fn hops(socket: &Socket, to: SocketAddr) -> io::Result<u32> {
+    if to.is_ipv4() { socket.ttl_v4() } else { socket.unicast_hops_v6() }
+}
+
+/// Makes datagrams to `to`'s family go so far. A dual-stack socket has a number of its own for each family.
+pub(super) fn set_hops(socket: &Socket, to: SocketAddr, hops: u32) -> io::Result<()> {
+    if to.is_ipv4() { socket.set_ttl_v4(hops) } else { socket.set_unicast_hops_v6(hops) }
+}
+
 /// A socket in non-blocking mode that child processes do not inherit.
 pub(super) fn non_blocking(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
     #[cfg(target_os = "linux")]

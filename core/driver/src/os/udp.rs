@@ -20,8 +20,6 @@ use crate::net::{RecvBatch, RecvMeta, Transmit, UdpIo};
 pub struct OsUdp<R: Reactor> {
     io: R::Io<Socket>,
     state: UdpSocketState,
-    /// Descriptions of a batch as quinn-udp writes them, kept so that no call has to clear them first.
-    metas: [quinn_udp::RecvMeta; BATCH_SIZE],
     local: SocketAddr,
     /// Whether the socket speaks IPv6, so that an IPv4 destination must be mapped.
     is_v6: bool,
@@ -32,8 +30,7 @@ impl<R: Reactor> OsUdp<R> {
         let socket = opts::datagram(local)?;
         let state = UdpSocketState::new((&socket).into())?;
         let bound = opts::inet(&socket.local_addr()?);
-        let metas = [quinn_udp::RecvMeta::default(); BATCH_SIZE];
-        Ok(Self { io: reactor.register(socket)?, state, metas, local: bound, is_v6: bound.is_ipv6() })
+        Ok(Self { io: reactor.register(socket)?, state, local: bound, is_v6: bound.is_ipv6() })
     }
 }
 
@@ -42,13 +39,13 @@ impl<R: Reactor> UdpIo for OsUdp<R> {
         Ok(self.local)
     }
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>> {
-        let Self { io, state, metas, .. } = self;
-        io.poll_io(cx, Direction::Read, |socket| {
+    fn poll_recv(&self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>> {
+        let mut metas = [quinn_udp::RecvMeta::default(); BATCH_SIZE];
+        self.io.poll_io(cx, Direction::Read, |socket| {
             let (buffers, described) = batch.fill();
             let mut slices: SmallVec<[IoSliceMut<'_>; BATCH_SIZE]> =
                 buffers.iter_mut().take(BATCH_SIZE).map(|buffer| IoSliceMut::new(buffer)).collect();
-            let filled = state.recv(socket.into(), &mut slices, metas)?;
+            let filled = self.state.recv(socket.into(), &mut slices, &mut metas)?;
             for (described, meta) in described.iter_mut().zip(metas.iter()).take(filled) {
                 *described = describe(meta);
             }
@@ -57,16 +54,25 @@ impl<R: Reactor> UdpIo for OsUdp<R> {
         })
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit, bytes: &[u8]) -> Poll<io::Result<()>> {
-        let Self { io, state, is_v6, .. } = self;
-        let transmit = quinn_udp::Transmit {
-            destination: if *is_v6 { mapped(transmit.to) } else { transmit.to },
+    fn try_send(&self, transmit: &Transmit, bytes: &[u8]) -> io::Result<()> {
+        let socket = self.io.source();
+        let quic = quinn_udp::Transmit {
+            destination: if self.is_v6 { mapped(transmit.to) } else { transmit.to },
             ecn: EcnCodepoint::from_bits(transmit.ecn),
             contents: bytes,
             segment_size: transmit.segment,
             src_ip: transmit.from,
         };
-        io.poll_io(cx, Direction::Write, |socket| send(socket, state, &transmit).map(Outcome::Open))
+        let Some(hops) = transmit.hops else { return send(socket, &self.state, &quic) };
+        let usual = opts::hops(socket, transmit.to)?;
+        opts::set_hops(socket, transmit.to, u32::from(hops))?;
+        let sent = send(socket, &self.state, &quic);
+        opts::set_hops(socket, transmit.to, usual)?;
+        sent
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_ready(cx, Direction::Write)
     }
 
     fn max_segments(&self) -> usize {

@@ -10,9 +10,9 @@ use inp2p_core::mux::code;
 use inp2p_core::mux::{Key, Mux};
 use inp2p_core::tunnel::Target;
 
-use super::ready::ReadySet;
 use crate::meter::ForwardMeter;
 use crate::net::StreamIo;
+use crate::ready::ReadySet;
 
 /// A local connection joined to a stream.
 pub(super) struct Flow<S: StreamIo> {

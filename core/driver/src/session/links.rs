@@ -67,6 +67,8 @@ impl<N: Net> Task<N> {
             acted = true;
             match action {
                 Action::Dial { link, to } => self.dial(now, link, to),
+                Action::Route(route) => self.datagrams.add(route),
+                Action::Unroute { route, farewell } => self.datagrams.remove(route, farewell),
                 Action::Close { link, farewell } => {
                     if let Some(at) = self.wires.iter().position(|wire| wire.link == link) {
                         self.wires.swap_remove(at).close(&farewell);
@@ -77,6 +79,14 @@ impl<N: Net> Task<N> {
             }
         }
         acted
+    }
+
+    /// Ends all links, and tells the peer.
+    pub(super) fn end_links(&mut self, now: Instant, reason: &str) {
+        if let Some(core) = &mut self.core {
+            core.close(now, reason);
+        }
+        self.act(now);
     }
 
     fn dial(&mut self, now: Instant, link: LinkId, to: SocketAddr) {
@@ -115,6 +125,7 @@ impl<N: Net> Task<N> {
                 // The agent tells people of it.
                 debug!(peer = %self.peer, %rung, %remote, "link up");
             }
+            SessionNews::Moved { remote } => debug!(peer = %self.peer, %remote, "the peer's end moved"),
             SessionNews::Down { reason } => {
                 debug!(peer = %self.peer, reason, "link down");
                 self.unreachable = Some(reason.clone());

@@ -4,9 +4,9 @@
 //! Everything of a session happens in this one task, so nothing here needs a lock. Sockets wake it through a
 //! [`ReadySet`], which says which of them to try again; others talk to it by [`Command`].
 
+mod datagrams;
 mod flows;
 mod links;
-mod ready;
 mod streams;
 mod target;
 mod wire;
@@ -30,15 +30,17 @@ use inp2p_core::tunnel::Allow;
 use inp2p_core::wire::message::Targets;
 use tracing::{debug, warn};
 
+use self::datagrams::Datagrams;
 use self::flows::Flow;
 pub(crate) use self::flows::Origin;
-use self::ready::ReadySet;
 use self::streams::refuse;
 use self::target::{Dialled, Policy};
 use self::wire::Wire;
 use crate::DUE;
 use crate::meter::SessionMeter;
 use crate::net::{Net, TimerIo as _};
+use crate::port::{MAIN, Port};
+use crate::ready::ReadySet;
 
 /// What others ask of a session.
 pub(crate) enum Command<N: Net> {
@@ -116,13 +118,15 @@ pub(crate) async fn run<N: Net>(
     net: N,
     peer: PeerName,
     number: u64,
-    common: Arc<Common>,
+    (common, port): (Arc<Common>, Port<N>),
     commands: (mpsc::Sender<Command<N>>, mpsc::Receiver<Command<N>>),
     news: mpsc::Sender<News>,
     meter: Arc<SessionMeter>,
 ) {
     let timer = net.timer();
     let streams = Config::default().max_streams;
+    let ready = ReadySet::new(streams * 2 + WIRES * 2 + 1);
+    let datagrams = Datagrams::new(&port, ready.waker(streams * 2 + WIRES * 2));
     let mut task = Task {
         net,
         peer,
@@ -135,7 +139,8 @@ pub(crate) async fn run<N: Net>(
         meter,
         timer,
         core: None,
-        ready: ReadySet::new(streams * 2 + WIRES * 2),
+        datagrams,
+        ready,
         wire_bits: streams * 2,
         wires: Vec::new(),
         flows: Vec::new(),
@@ -165,6 +170,8 @@ struct Task<N: Net> {
     timer: N::Timer,
     /// None until the peer's key is known.
     core: Option<Session>,
+    /// Links over UDP have the node's port in common.
+    datagrams: Datagrams<N>,
     ready: Arc<ReadySet>,
     /// The first bit of the links' connections.
     wire_bits: usize,
@@ -217,15 +224,18 @@ impl<N: Net> Task<N> {
             }
             let mut more = self.woken(now);
             more |= self.receive(now);
+            more |= self.arrivals(now, cx);
             // What was received counts as a sign of life; what time brings is acted on below.
             self.time(now);
             more |= self.act(now);
             more |= self.events(now);
             more |= self.transmit(now);
+            more |= self.depart(now);
             // The last acknowledgement that went out may have ended a stream.
             more |= self.events(now);
             more |= self.act(now);
             if self.is_over(now) {
+                self.end_links(now, STOPPING);
                 return Poll::Ready(());
             }
             self.tell(cx);
@@ -295,7 +305,7 @@ impl<N: Net> Task<N> {
     fn attempt(&mut self, now: Instant, key: PublicKey, attempt: Attempt) {
         if self.core.as_ref().is_some_and(|core| core.peer() != key) {
             warn!(peer = %self.peer, "the peer has another key than before: its streams end");
-            self.drop_core();
+            self.drop_core(now);
         }
         if self.core.is_none() {
             let config = SessionConfig {
@@ -305,6 +315,8 @@ impl<N: Net> Task<N> {
                 instance: self.common.instance,
                 // No two cores of a process have the same: fewer sessions than 2^32 are ever made.
                 number: self.number + (self.generation << 32),
+                socket: Some(MAIN),
+                seed: self.net.seed(),
             };
             self.core = Session::new(now, config);
         }
@@ -317,8 +329,9 @@ impl<N: Net> Task<N> {
         }
     }
 
-    fn drop_core(&mut self) {
+    fn drop_core(&mut self, now: Instant) {
         self.end_flows(code::NONE, "the peer's key has changed");
+        self.end_links(now, "the peer's key has changed");
         self.core = None;
         self.wires.clear();
         self.generation += 1;
@@ -334,10 +347,12 @@ impl<N: Net> Task<N> {
     /// Tries again what was woken. Whether something wants another turn at once.
     fn woken(&mut self, now: Instant) -> bool {
         let mut woken = std::mem::take(&mut self.woken);
-        let Self { ready, wires, flows, wire_bits, .. } = self;
+        let Self { ready, wires, flows, wire_bits, datagrams, .. } = self;
         let first = *wire_bits;
         ready.take(|bit| {
-            if bit >= first {
+            if bit >= first + WIRES * 2 {
+                datagrams.woken();
+            } else if bit >= first {
                 let (place, read) = ((bit - first) / 2, (bit - first) % 2 == 0);
                 if let Some(wire) = wires.iter_mut().find(|wire| wire.place == place) {
                     wire.woken(read);
@@ -445,10 +460,9 @@ impl<N: Net> Task<N> {
         match self.leaving {
             Leaving::No | Leaving::Draining(_) => false,
             Leaving::Parting(until) => {
-                let told = self.core.as_ref().is_none_or(|core| {
-                    self.wires.iter().all(|wire| wire.is_flushed() && !core.wants_transmit(wire.link))
-                });
-                told || until <= now
+                let core = self.core.as_ref().is_none_or(Session::is_flushed);
+                let kernel = self.wires.iter().all(Wire::is_flushed) && self.datagrams.is_flushed();
+                (core && kernel) || until <= now
             }
         }
     }

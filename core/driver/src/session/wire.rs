@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use inp2p_core::session::{LinkId, Session};
 
-use super::ready::ReadySet;
 use crate::net::StreamIo;
+use crate::ready::ReadySet;
 
 /// A link's connection.
 pub(super) struct Wire<S> {

@@ -71,12 +71,12 @@ pub async fn a_write_given_up_sends_what_it_said<N: Net>(net: N) {
 
 /// A datagram that comes after its receiver gave up is there for the next one.
 pub async fn a_datagram_waits_for_the_next_receiver<N: Net>(net: N) {
-    let (a, mut b) = (net.bind_udp(any_port(LOOPBACK_V4)), net.bind_udp(any_port(LOOPBACK_V4)).unwrap());
-    let (mut a, to) = (a.unwrap(), b.local_addr().unwrap());
+    let (a, b) = (net.bind_udp(any_port(LOOPBACK_V4)), net.bind_udp(any_port(LOOPBACK_V4)).unwrap());
+    let (a, to) = (a.unwrap(), b.local_addr().unwrap());
     let mut batch = RecvBatch::new(1, RECV_BUFFER_BYTES);
     for round in 0..20_u8 {
         assert!(once(|cx| b.poll_recv(cx, &mut batch)).await.is_pending());
-        let transmit = Transmit { to, from: None, segment: None, ecn: 0 };
+        let transmit = Transmit::plain(to);
         poll_fn(|cx| a.poll_send(cx, &transmit, &[round])).await.unwrap();
         let filled = within(&net, "the datagram", poll_fn(|cx| b.poll_recv(cx, &mut batch))).await.unwrap();
         let received: Vec<_> = batch.datagrams(filled).map(|(_, bytes)| bytes.to_vec()).collect();

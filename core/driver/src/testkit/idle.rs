@@ -22,7 +22,7 @@ pub async fn waiting_takes_no_processor_time<N: Net>(net: N) {
         let (ready, waits) = futures_channel::oneshot::channel();
         busy.push(waits);
         net.spawn("waits", async move {
-            let mut udp = own.bind_udp(any_port(LOOPBACK_V4)).unwrap();
+            let udp = own.bind_udp(any_port(LOOPBACK_V4)).unwrap();
             let mut batch = RecvBatch::new(1, RECV_BUFFER_BYTES);
             let far = own.now() + Duration::from_secs(3600);
             let mut timer = own.timer();

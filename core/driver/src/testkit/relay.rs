@@ -31,7 +31,7 @@ pub struct World<N: Net> {
     key: PublicKey,
     tickets: TicketKey,
     unix: Duration,
-    _running: oneshot::Sender<()>,
+    running: Option<oneshot::Sender<()>>,
 }
 
 impl<N: Net> World<N> {
@@ -41,8 +41,17 @@ impl<N: Net> World<N> {
         Self::at(net, listener, at, mbps)
     }
 
-    /// The same at a listener that is there.
-    pub fn at(net: &N, listener: N::Listener, at: SocketAddr, mbps: u64) -> Self {
+    fn at(net: &N, listener: N::Listener, at: SocketAddr, mbps: u64) -> Self {
+        let (running, stop) = oneshot::channel();
+        let mut world = Self::without_port(net, mbps);
+        world.at = at;
+        world.running = Some(running);
+        net.spawn("relay", relay::listen(net.clone(), listener, world.relay.clone(), stop));
+        world
+    }
+
+    /// A relay that listens nowhere by itself.
+    pub fn without_port(net: &N, mbps: u64) -> Self {
         let identity = Identity::from_seed([9; 32]);
         let (key, tickets) = (identity.public(), TicketKey::new(1, [8; 32]));
         let unix = Duration::from_secs(1_700_000_000);
@@ -51,9 +60,8 @@ impl<N: Net> World<N> {
             gate.set_clock(WallClock::new(net.now(), unix));
             gate.set_ticket_key(net.now(), tickets.clone());
         });
-        let (running, stop) = oneshot::channel();
-        net.spawn("relay", relay::listen(net.clone(), listener, relay.clone(), stop));
-        Self { net: net.clone(), relay, at, key, tickets, unix, _running: running }
+        let at = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self { net: net.clone(), relay, at, key, tickets, unix, running: None }
     }
 
     /// What node `own` needs for an attempt with node `peer`, with a ticket that is good for a minute.
@@ -91,16 +99,26 @@ impl<N: Net> World<N> {
 
     /// Goes to the relay, says `early` right behind the response, and waits for the other end.
     pub async fn meet(&self, own: u8, peer: u8, access: &Access, early: &[u8]) -> Result<Met<N>, DialError> {
-        let mut arrived = self.arrive(own, peer, access).await;
-        arrived.listen(&self.net, early, Dialer::is_paired).await?;
-        Ok(Met { stream: arrived.stream, heard: arrived.heard })
+        let stream = connect(&self.net, self.at).await.unwrap();
+        let (stream, heard) = self.meet_over(stream, (own, peer), access, early).await?;
+        Ok(Met { stream, heard })
     }
 
-    async fn arrive(&self, own: u8, peer: u8, access: &Access) -> Arrived<N> {
-        let stream = connect(&self.net, self.at).await.unwrap();
-        let mut out = Vec::new();
-        let dialer = Dialer::new(keys(own), public(own), public(peer), access, &mut out);
-        Arrived { stream, dialer, heard: Vec::new(), out }
+    /// The same on a connection that is there; gives it back, and what was heard of the other end already.
+    pub async fn meet_over<S: StreamIo>(
+        &self,
+        stream: S,
+        (own, peer): (u8, u8),
+        access: &Access,
+        early: &[u8],
+    ) -> Result<(S, Vec<u8>), DialError> {
+        let mut arrived = Arrived::new(stream, own, peer, access);
+        arrived.listen(&self.net, early, Dialer::is_paired).await?;
+        Ok((arrived.stream, arrived.heard))
+    }
+
+    async fn arrive(&self, own: u8, peer: u8, access: &Access) -> Arrived<N::Stream> {
+        Arrived::new(connect(&self.net, self.at).await.unwrap(), own, peer, access)
     }
 
     /// Two nodes that have met.
@@ -113,15 +131,21 @@ impl<N: Net> World<N> {
 }
 
 /// A connection to the relay.
-struct Arrived<N: Net> {
-    stream: N::Stream,
+struct Arrived<S> {
+    stream: S,
     dialer: Dialer,
     heard: Vec<u8>,
     out: Vec<u8>,
 }
 
-impl<N: Net> Arrived<N> {
-    async fn listen(
+impl<S: StreamIo> Arrived<S> {
+    fn new(stream: S, own: u8, peer: u8, access: &Access) -> Self {
+        let mut out = Vec::new();
+        let dialer = Dialer::new(keys(own), public(own), public(peer), access, &mut out);
+        Self { stream, dialer, heard: Vec::new(), out }
+    }
+
+    async fn listen<N: Net>(
         &mut self,
         net: &N,
         early: &[u8],

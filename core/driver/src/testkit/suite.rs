@@ -25,7 +25,7 @@ macro_rules! net_conformance {
                 the_latest_waker_is_woken a_dropped_timer_leaves_the_others_alone waiting_does_not_poll;
             udp: a_datagram_carries_its_addresses batches_hold_every_datagram
                 one_send_carries_several_segments a_socket_on_all_addresses_speaks_both_families
-                congestion_bits_pass a_udp_port_in_use_is_refused;
+                congestion_bits_pass a_udp_port_in_use_is_refused a_hundred_blocked_senders_are_all_woken;
             relay: a_relay_passes_on_what_was_sent_and_how_it_ended what_is_said_early_comes_first
                 a_reset_is_passed_on_as_an_error a_relay_that_refuses_says_why
                 who_comes_again_takes_its_own_place a_check_tells_whether_the_relay_is_there;

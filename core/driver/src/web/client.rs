@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_channel::mpsc;
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_rustls::TlsConnector;
+use futures_rustls::client::TlsStream;
 use futures_util::future::{Either, poll_fn, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, SinkExt};
@@ -24,10 +25,11 @@ use tungstenite::error::Error as WsError;
 use tungstenite::handshake::HandshakeError;
 use tungstenite::handshake::client::{ClientHandshake, generate_key};
 use tungstenite::http;
-use tungstenite::protocol::WebSocket;
+use tungstenite::protocol::{WebSocket, WebSocketConfig};
 
 use crate::compat::Compat;
 use crate::net::{Net, StreamIo, TcpConfig};
+use crate::relay::ByteStream;
 use crate::web::time::{by, sleep_until};
 use crate::web::ws::{self, Connection, Inbox, Outbox, PollIo};
 
@@ -99,19 +101,86 @@ pub enum SignalError {
 /// Connects to the server, and starts the connection's task.
 pub async fn connect_signal<N: Net>(net: &N, server: &SignalServer) -> Result<Signal, SignalError> {
     let deadline = net.now() + CONNECT_TIME;
-    let (stream, remote) = connect(net, server, deadline).await?;
-    let local = stream.local_addr().map_err(|error| SignalError::Connect(in_words(&error)))?;
-    let stream = Compat::new(stream);
-    let Some(tls) = &server.tls else {
-        return upgrade(net, server, stream, local, remote, deadline).await;
-    };
-    let failed = |reason| SignalError::Tls { address: remote, reason };
-    let name = ServerName::try_from(server.host.clone())
-        .map_err(|_| failed(format!("{:?} is neither a host name nor an address", server.host)))?;
-    match by(net, deadline, TlsConnector::from(tls.clone()).connect(name, stream)).await {
-        Ok(Ok(stream)) => upgrade(net, server, stream, local, remote, deadline).await,
-        Ok(Err(error)) => Err(failed(tls_reason(&error))),
-        Err(_) => Err(failed(too_slow())),
+    let way = Way::to(net, server, deadline).await?;
+    let (local, remote) = (way.local, way.remote);
+    // The server has not proven anything yet, but it is the one that we chose: whole-sized messages.
+    let target = Target { path: "/ws", config: ws::config(true) };
+    Ok(match way.tls(net, server, deadline).await? {
+        Secured::Plain(stream) => {
+            start(net, upgrade(net, server, stream, remote, target, deadline).await?, local, remote)
+        }
+        Secured::Tls(stream) => {
+            start(net, upgrade(net, server, *stream, remote, target, deadline).await?, local, remote)
+        }
+    })
+}
+
+/// Connects to the server's relay inside a WebSocket, for networks that let nothing else through.
+pub async fn connect_relay<N: Net>(
+    net: &N,
+    server: &SignalServer,
+) -> Result<Box<dyn ByteStream>, SignalError> {
+    let deadline = net.now() + CONNECT_TIME;
+    let way = Way::to(net, server, deadline).await?;
+    let (local, remote) = (way.local, way.remote);
+    let target = Target { path: "/relay", config: ws::bytes_config() };
+    Ok(match way.tls(net, server, deadline).await? {
+        Secured::Plain(stream) => {
+            let socket = upgrade(net, server, stream, remote, target, deadline).await?;
+            Box::new(ws::WsBytes::new(socket, local, remote))
+        }
+        Secured::Tls(stream) => {
+            let socket = upgrade(net, server, *stream, remote, target, deadline).await?;
+            Box::new(ws::WsBytes::new(socket, local, remote))
+        }
+    })
+}
+
+/// Which WebSocket of the server.
+struct Target {
+    path: &'static str,
+    config: WebSocketConfig,
+}
+
+/// A connection to the server.
+struct Way<S> {
+    stream: Compat<S>,
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+/// The same with TLS, unless `-insecure`.
+enum Secured<S> {
+    Plain(Compat<S>),
+    Tls(Box<TlsStream<Compat<S>>>),
+}
+
+impl<S: StreamIo> Way<S> {
+    async fn to<N: Net<Stream = S>>(
+        net: &N,
+        server: &SignalServer,
+        deadline: Instant,
+    ) -> Result<Self, SignalError> {
+        let (stream, remote) = connect(net, server, deadline).await?;
+        let local = stream.local_addr().map_err(|error| SignalError::Connect(in_words(&error)))?;
+        Ok(Self { stream: Compat::new(stream), local, remote })
+    }
+
+    async fn tls<N: Net<Stream = S>>(
+        self,
+        net: &N,
+        server: &SignalServer,
+        deadline: Instant,
+    ) -> Result<Secured<S>, SignalError> {
+        let Some(tls) = &server.tls else { return Ok(Secured::Plain(self.stream)) };
+        let failed = |reason| SignalError::Tls { address: self.remote, reason };
+        let name = ServerName::try_from(server.host.clone())
+            .map_err(|_| failed(format!("{:?} is neither a host name nor an address", server.host)))?;
+        match by(net, deadline, TlsConnector::from(tls.clone()).connect(name, self.stream)).await {
+            Ok(Ok(stream)) => Ok(Secured::Tls(Box::new(stream))),
+            Ok(Err(error)) => Err(failed(tls_reason(&error))),
+            Err(_) => Err(failed(too_slow())),
+        }
     }
 }
 
@@ -193,19 +262,17 @@ async fn upgrade<N, S>(
     net: &N,
     server: &SignalServer,
     stream: S,
-    local: SocketAddr,
     remote: SocketAddr,
+    target: Target,
     deadline: Instant,
-) -> Result<Signal, SignalError>
+) -> Result<Box<WebSocket<PollIo<S>>>, SignalError>
 where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failed = |reason| SignalError::Upgrade { address: remote, reason };
-    let request = request(server).map_err(|error| failed(error.to_string()))?;
-    // The server has not proven anything yet, but it is the one that we chose: whole-sized messages.
-    let config = Some(ws::config(true));
-    let handshake = ClientHandshake::start(PollIo::new(stream), request, config)
+    let request = request(server, target.path).map_err(|error| failed(error.to_string()))?;
+    let handshake = ClientHandshake::start(PollIo::new(stream), request, Some(target.config))
         .map_err(|error| failed(error.to_string()))?;
     let mut handshake = Some(handshake);
     let handshake = poll_fn(|cx| {
@@ -220,20 +287,19 @@ where
             Err(HandshakeError::Failure(error)) => Poll::Ready(Err(error)),
         }
     });
-    let socket = match by(net, deadline, handshake).await {
-        Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => return Err(failed(upgrade_reason(error))),
-        Err(_) => return Err(failed(too_slow())),
-    };
-    Ok(start(net, socket, local, remote))
+    match by(net, deadline, handshake).await {
+        Ok(Ok(socket)) => Ok(socket),
+        Ok(Err(error)) => Err(failed(upgrade_reason(error))),
+        Err(_) => Err(failed(too_slow())),
+    }
 }
 
-fn request(server: &SignalServer) -> Result<http::Request<()>, http::Error> {
+fn request(server: &SignalServer, path: &str) -> Result<http::Request<()>, http::Error> {
     let host = match server.host.contains(':') {
         true => format!("[{}]:{}", server.host, server.port),
         false => format!("{}:{}", server.host, server.port),
     };
-    http::Request::get(format!("ws://{host}/ws"))
+    http::Request::get(format!("ws://{host}{path}"))
         .header(http::header::HOST, host)
         .header(http::header::CONNECTION, "Upgrade")
         .header(http::header::UPGRADE, "websocket")

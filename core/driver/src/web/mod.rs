@@ -5,7 +5,8 @@
 //! server   listener ─ sniff ─┬─ TLS ─┬─ HTTP ─┬─ /api/v1/…  REST ── AdminRequest ──> control task
 //!                            │       │        └─ /ws  upgrade ── FrontEvent ──────> control task
 //!                            ├───────┘                  ^───────── Outbox ────────── control task
-//!                            └─ relay preface
+//!                            │       └─ /relay  upgrade ──┐
+//!                            └─ relay preface ───────────┴───────────────── Relay
 //! node     connect_signal ── TLS ── HTTP upgrade ── SignalEvent / Outbox ── control task
 //!          serve_local ── HTTP over a Unix socket ── StatusClient ── control task
 //! ```
@@ -37,7 +38,7 @@ mod upgrade;
 mod ws;
 
 pub use admin::{AdminCall, AdminClient, AdminKey};
-pub use client::{Signal, SignalError, SignalEvent, SignalServer, connect_signal};
+pub use client::{Signal, SignalError, SignalEvent, SignalServer, connect_relay, connect_signal};
 pub use front::{Front, FrontConfig, FrontEvent, serve};
 pub use identity::{BadCidr, Cidr};
 pub use local::{Local, StatusCall, StatusClient, serve_local};

@@ -27,7 +27,7 @@ use crate::web::identity::sender;
 use crate::web::openapi::{self, MAX_FORWARD_NAME, MAX_RULE};
 use crate::web::origin::{host_is_sane, origin_is_ours};
 use crate::web::routes::{self, BASE, Match, Op};
-use crate::web::upgrade::{self, one};
+use crate::web::upgrade::{self, Endpoint, one};
 
 /// Answers one request.
 pub(crate) async fn answer<N, S>(shared: Arc<Shared<N>>, peer: Peer, request: Request<Incoming>) -> Answer
@@ -38,8 +38,13 @@ where
     if !host_is_sane(&request) {
         return bad_request("the Host header is missing, there twice, or no host").into();
     }
-    if request.uri().path() == SIGNALLING {
-        return upgrade::answer::<N, S>(&shared, &peer, request);
+    let endpoint = match (request.uri().path(), &shared.relay) {
+        (SIGNALLING, _) => Some(Endpoint::Signalling),
+        (RELAY, Some(relay)) => Some(Endpoint::Relay(relay.clone())),
+        _ => None,
+    };
+    if let Some(endpoint) = endpoint {
+        return upgrade::answer::<N, S>(&shared, &peer, request, endpoint);
     }
     let path = request.uri().path().strip_prefix(BASE).filter(|path| path.starts_with('/'));
     let Some(found) = path.map(|path| routes::find(request.method(), path)) else {
@@ -297,5 +302,7 @@ fn not_found() -> Refusal {
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Where nodes log in.
 const SIGNALLING: &str = "/ws";
+/// The server's relay, inside a WebSocket.
+const RELAY: &str = "/relay";
 /// The scheme of RFC 6750, and the space behind it.
 const BEARER: &[u8] = b"Bearer ";

@@ -417,11 +417,15 @@ impl UdpIo for NoUdp {
         match *self {}
     }
 
-    fn poll_recv(&mut self, _: &mut Context<'_>, _: &mut RecvBatch) -> Poll<io::Result<usize>> {
+    fn poll_recv(&self, _: &mut Context<'_>, _: &mut RecvBatch) -> Poll<io::Result<usize>> {
         match *self {}
     }
 
-    fn poll_send(&mut self, _: &mut Context<'_>, _: &Transmit, _: &[u8]) -> Poll<io::Result<()>> {
+    fn try_send(&self, _: &Transmit, _: &[u8]) -> io::Result<()> {
+        match *self {}
+    }
+
+    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         match *self {}
     }
 

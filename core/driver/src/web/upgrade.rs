@@ -17,29 +17,44 @@ use hyper::header::{
 use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use tungstenite::handshake::derive_accept_key;
-use tungstenite::protocol::{Role, WebSocket};
+use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
 use crate::net::Net;
+use crate::relay::{Carrier, Relay};
 use crate::web::front::{FrontEvent, Peer, Shared};
 use crate::web::http::{Answer, HyperIo, failure};
 use crate::web::identity::sender;
 use crate::web::ws::{self, Connection, Inbox, Outbox, PollIo};
 
-/// Answers a request to the WebSocket endpoint, and starts the connection's task.
-pub(crate) fn answer<N, S>(shared: &Arc<Shared<N>>, peer: &Peer, mut request: Request<Incoming>) -> Answer
+/// What goes on inside a WebSocket.
+#[derive(Debug, Clone)]
+pub(crate) enum Endpoint<N: Net> {
+    /// Signalling, at `/ws`.
+    Signalling,
+    /// What the server's relay hears on connections of its own too, at `/relay`.
+    Relay(Relay<N>),
+}
+
+/// Answers a request to a WebSocket endpoint, and starts the connection's task.
+pub(crate) fn answer<N, S>(
+    shared: &Arc<Shared<N>>,
+    peer: &Peer,
+    mut request: Request<Incoming>,
+    endpoint: Endpoint<N>,
+) -> Answer
 where
     N: Net,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     if request.method() != Method::GET {
         let mut answer =
-            failure(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "signalling begins with GET");
+            failure(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "a WebSocket begins with GET");
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
         return answer;
     }
     let headers = request.headers();
     if headers.contains_key(ORIGIN) {
-        return failure(StatusCode::FORBIDDEN, "origin", "signalling is not for web pages");
+        return failure(StatusCode::FORBIDDEN, "origin", "this is not for web pages");
     }
     let upgrade = request.version() == Version::HTTP_11
         && has_token(headers, CONNECTION, "upgrade")
@@ -73,11 +88,19 @@ where
     let remote = sender(peer.address, headers, &shared.trusted_proxies).remote;
     let upgraded = hyper::upgrade::on(&mut request);
     let (shared, peer) = (shared.clone(), peer.clone());
-    shared.net.clone().spawn("signalling", async move {
-        let Ok(upgraded) = upgraded.await else { return };
-        let Some(socket) = take_over::<S>(upgraded) else { return };
-        signalling(&shared, socket, peer, remote).await;
-    });
+    match endpoint {
+        Endpoint::Signalling => shared.net.clone().spawn("signalling", async move {
+            let Ok(upgraded) = upgraded.await else { return };
+            let Some(socket) = take_over::<S>(upgraded, ws::config(false)) else { return };
+            signalling(&shared, socket, peer, remote).await;
+        }),
+        Endpoint::Relay(relay) => shared.net.clone().spawn("relayed", async move {
+            let Ok(upgraded) = upgraded.await else { return };
+            let Some(socket) = take_over::<S>(upgraded, ws::bytes_config()) else { return };
+            let bytes = ws::WsBytes::new(socket, peer.address, remote);
+            relay.serve(Carrier::Inside(Box::new(bytes)), &[], remote, peer.slot).await;
+        }),
+    }
 
     let mut answer = Response::new(Full::new(Bytes::new()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -90,12 +113,12 @@ where
 
 /// The stream that hyper was given, with a WebSocket on it. In a box, because a task has a place for each
 /// of its steps: what is moved through them would be held several times over.
-fn take_over<S>(upgraded: Upgraded) -> Option<Box<WebSocket<PollIo<S>>>>
+fn take_over<S>(upgraded: Upgraded, config: WebSocketConfig) -> Option<Box<WebSocket<PollIo<S>>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let parts = upgraded.downcast::<HyperIo<S>>().ok()?;
-    let (io, config) = (PollIo::new(parts.io.0), Some(ws::config(false)));
+    let (io, config) = (PollIo::new(parts.io.0), Some(config));
     // What hyper had read already is copied, so that its buffer can go.
     Some(Box::new(WebSocket::from_partially_read(io, parts.read_buf.to_vec(), Role::Server, config)))
 }

@@ -40,7 +40,7 @@ impl Alone {
     fn new(setup: &Setup) -> Self {
         let now = World::new(1).now;
         let mut agent = Agent::new(setup.config(), None, [4; 32], now, secs(0)).unwrap();
-        agent.handle(now, Input::Listening(4000));
+        agent.handle(now, Input::Listening { tcp: 4000, udp: None });
         agent.handle(now, Input::Interfaces(&[[198, 51, 100, 7].into()]));
         Self { agent, now, conn: ConnId(1), channel: None, rng: Rng::new([5; 32]) }
     }

@@ -285,6 +285,11 @@ impl UdpLink {
         self.dropped
     }
 
+    /// How many frames have come that only the peer can have sent: while it rises, the peer is alive.
+    pub fn frames(&self) -> u64 {
+        self.quic.frames()
+    }
+
     /// Takes a datagram that came by `socket` from `from`: QUIC's or a probe.
     pub fn datagram(&mut self, now: Instant, socket: SockId, from: SocketAddr, ecn: u8, datagram: &[u8]) {
         if let State::Ended(_) = self.state {

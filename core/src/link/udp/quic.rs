@@ -197,7 +197,7 @@ impl Quic {
     }
 
     /// How many frames were received: only what is authentic and new is counted.
-    fn frames(&self) -> u64 {
+    pub(super) fn frames(&self) -> u64 {
         self.connection.as_ref().map_or(0, |(_, connection)| count(&connection.stats().frame_rx))
     }
 }

@@ -108,7 +108,7 @@ fn every_map_shows_its_size_and_its_cap() {
         line.and_then(|line| line.split(' ').nth(1)?.parse::<f64>().ok()).unwrap_or_else(|| panic!("{name}"))
     };
     assert!((value("inp2p_nodes_online") - 2.0).abs() < 0.1);
-    assert!((value("inp2p_rungs_total{rung=\"tcp-direct\",outcome=\"connected\"}") - 1.0).abs() < 0.1);
+    assert!((value("inp2p_rungs_total{rung=\"udp-direct\",outcome=\"connected\"}") - 1.0).abs() < 0.1);
     for map in ["nodes", "pins", "attempts", "interests", "asks", "relays", "shares", "unauthenticated"] {
         let size = value(&format!("inp2p_map_size{{map=\"{map}\"}}"));
         assert!(size <= value(&format!("inp2p_map_cap{{map=\"{map}\"}}")), "{map}");

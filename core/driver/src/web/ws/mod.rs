@@ -12,6 +12,7 @@
 
 mod outbox;
 mod poll_io;
+mod stream;
 
 use std::future::poll_fn;
 use std::io;
@@ -30,6 +31,7 @@ use crate::net::Net;
 use crate::web::slots::Slot;
 use crate::web::time::{by, expired};
 
+pub(crate) use self::stream::{WsBytes, config as bytes_config};
 pub(crate) use outbox::{GOING_AWAY, Queue};
 pub use outbox::{Outbox, QueueFull};
 pub(crate) use poll_io::PollIo;

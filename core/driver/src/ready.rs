@@ -1,6 +1,6 @@
-//! Which sockets of a session may be worth another try.
+//! Which sockets of a task may be worth another try.
 //!
-//! One task serves thousands of sockets, so a wake-up must say which one it is for. Every direction of
+//! One task serves many sockets, so a wake-up must say which one it is for. Every direction of
 //! every socket has a bit here and a waker that sets it; the task takes set bits one by one. Waking takes no
 //! lock and allocates nothing.
 
@@ -12,7 +12,7 @@ use futures_util::task::AtomicWaker;
 
 /// The bits, and the task to wake when one is set.
 #[derive(Debug)]
-pub(super) struct ReadySet {
+pub(crate) struct ReadySet {
     words: Vec<AtomicU64>,
     /// One bit a word: the words that may be worth a look.
     summary: Vec<AtomicU64>,
@@ -21,19 +21,19 @@ pub(super) struct ReadySet {
 
 impl ReadySet {
     /// A set of `bits` bits, none of them set.
-    pub(super) fn new(bits: usize) -> Arc<Self> {
+    pub(crate) fn new(bits: usize) -> Arc<Self> {
         let words = bits.div_ceil(64);
         let zeros = |n| (0..n).map(|_| AtomicU64::new(0)).collect();
         Arc::new(Self { words: zeros(words), summary: zeros(words.div_ceil(64)), task: AtomicWaker::new() })
     }
 
     /// Whom to wake from now on. Call before [`Self::take`], so that nothing falls between.
-    pub(super) fn register(&self, task: &Waker) {
+    pub(crate) fn register(&self, task: &Waker) {
         self.task.register(task);
     }
 
     /// Sets a bit without waking: the task itself means to come back to it.
-    pub(super) fn set(&self, bit: usize) {
+    pub(crate) fn set(&self, bit: usize) {
         let word = bit / 64;
         if let (Some(bits), Some(words)) = (self.words.get(word), self.summary.get(word / 64)) {
             // The bit first: whoever sees the summary must find it.
@@ -43,7 +43,7 @@ impl ReadySet {
     }
 
     /// Clears all set bits and hands each to `each`.
-    pub(super) fn take(&self, mut each: impl FnMut(usize)) {
+    pub(crate) fn take(&self, mut each: impl FnMut(usize)) {
         for (at, summary) in self.summary.iter().enumerate() {
             if summary.load(Ordering::Relaxed) == 0 {
                 continue;
@@ -62,7 +62,7 @@ impl ReadySet {
     }
 
     /// A waker that sets `bit` and wakes the task.
-    pub(super) fn waker(self: &Arc<Self>, bit: usize) -> Waker {
+    pub(crate) fn waker(self: &Arc<Self>, bit: usize) -> Waker {
         Waker::from(Arc::new(BitWaker { set: Arc::clone(self), bit }))
     }
 }

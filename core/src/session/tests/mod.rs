@@ -1,12 +1,14 @@
 //! Two sessions joined in memory, on virtual time: links that come, race, die silently or at once, and peers
 //! that start anew.
 
+mod udp;
+
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::link::preface;
 use crate::mux::{Event, Key, Protocol};
-use crate::path::{Candidate, CandidateKind, RungSet, Transport, Verdict};
+use crate::path::{Candidate, CandidateKind, Rung, RungSet, Verdict};
 
 /// Two nodes; `sides[0]` is the controlling one.
 struct Pair {
@@ -47,7 +49,16 @@ fn keys(seed: u8) -> (LinkKeys, PublicKey) {
 fn session(now: Instant, own: u8, peer: u8, instance: u8) -> Session {
     let (keys, key) = keys(own);
     let peer = self::keys(peer).1;
-    Session::new(now, SessionConfig { keys, own: key, peer, instance: [instance; 16], number: 1 }).unwrap()
+    let config = SessionConfig {
+        keys,
+        own: key,
+        peer,
+        instance: [instance; 16],
+        number: 1,
+        socket: Some(SockId(0)),
+        seed: [instance; 32],
+    };
+    Session::new(now, config).unwrap()
 }
 
 fn seeds() -> [u8; 2] {
@@ -103,7 +114,7 @@ impl Pair {
                 id: AttemptId([self.attempts; 16]),
                 punch_key: [7; 32],
                 candidates: (1..=dials).map(candidate).collect(),
-                rungs: RungSet::ALL,
+                rungs: RungSet::from_iter([Rung::TcpDirect]),
                 relays: Vec::new(),
             };
             self.sides[side].session.attempt(self.now, attempt);
@@ -128,6 +139,8 @@ impl Pair {
                     Action::Close { link, farewell } => self.close(at, link, &farewell),
                     Action::News(news) => self.sides[at].news.push(news),
                     Action::PeerLeaving(_) => {}
+                    // The UDP world has a driver of its own.
+                    Action::Route(_) | Action::Unroute { .. } => {}
                 }
             }
             while let Some(event) = self.sides[at].session.mux().poll_event() {
@@ -276,6 +289,7 @@ impl Pair {
             }
             SessionNews::Wanted
             | SessionNews::Up { .. }
+            | SessionNews::Moved { .. }
             | SessionNews::Down { .. }
             | SessionNews::RelayRtt { .. }
             | SessionNews::RelayFailed { .. }

@@ -1,0 +1,54 @@
+//! A link that could be better, and what is done about it.
+
+use super::*;
+use crate::agent::io::Input as AgentInput;
+use crate::path::RungSet;
+use crate::session::Attempt;
+
+/// When attempts began, in whole seconds since the start, and what they were for.
+fn attempts(world: &World, node: usize) -> Vec<(u64, RungSet)> {
+    let began =
+        |(at, _, _, attempt): &(Instant, _, _, Attempt)| ((*at - world.start).as_secs(), attempt.rungs);
+    world.nodes[node].attempts.iter().map(began).collect()
+}
+
+#[test]
+fn better_rungs_than_the_links_are_tried_for_ever_more_seldom() {
+    let (mut world, a, _) = World::pair();
+    world.rung = Rung::TcpDirect;
+    world.run(secs(1));
+    // From now on attempts come to nothing, and are given up after two minutes.
+    world.links = false;
+    world.run(secs(1200));
+    let began = attempts(&world, a);
+    let better = RungSet::from_iter([Rung::UdpDirect, Rung::UdpPunch]);
+    assert_eq!(began[0].1, RungSet::ALL);
+    assert!(began.len() >= 5 && began[1..].iter().all(|(_, rungs)| *rungs == better), "{began:?}");
+    assert!(began[1].0 <= 12, "{began:?}");
+    let gaps: Vec<u64> = began.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    assert!(gaps.windows(2).all(|pair| pair[0] <= pair[1]) && gaps.iter().all(|gap| *gap <= 420), "{gaps:?}");
+}
+
+#[test]
+fn a_change_of_network_has_everything_tried_at_once_even_with_the_best_link() {
+    let (mut world, a, _) = World::pair();
+    world.run(secs(100));
+    assert_eq!(attempts(&world, a).len(), 1);
+    world.tell(a, AgentInput::Interfaces(&["198.51.100.9".parse().unwrap()]));
+    world.run(secs(20));
+    let began = attempts(&world, a);
+    assert_eq!(began.len(), 2, "{began:?}");
+    assert_eq!(began[1].1, RungSet::ALL);
+}
+
+#[test]
+fn a_node_that_may_use_no_better_rung_asks_for_none() {
+    let mut world = World::new(1);
+    world.rung = Rung::TcpDirect;
+    world.add(Setup::new("b", 2));
+    let mut setup = Setup::new("a", 1).forward("2222:b:22");
+    setup.rungs = RungSet::from_iter([Rung::TcpDirect]);
+    let a = world.add(setup);
+    world.run(secs(600));
+    assert_eq!(attempts(&world, a).len(), 1);
+}

@@ -1,0 +1,215 @@
+//! Links over UDP as the driver sees them: datagrams in, datagrams out.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::carrier::{Above, Carrier, Slot, Stage, Udp};
+use super::knock::Knocks;
+use super::lane::Lane;
+use super::{Action, Ending, LinkId, Session};
+use crate::agent::io::SessionNews;
+use crate::ids::{AttemptId, SockId};
+use crate::link::udp::{InitialId, Label, ProbeTag, Transmit, UdpConfig, UdpPath};
+use crate::link::{Role, UdpLink};
+use crate::path::{CandidateKind, Transport};
+
+/// What leads to a link over UDP: for [`crate::link::udp::Demux`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpRoute {
+    /// The link.
+    pub link: LinkId,
+    /// What its connection ids begin with.
+    pub label: Label,
+    /// What the first Initial to it bears, where it waits for one.
+    pub initial: Option<InitialId>,
+    /// What its probes bear.
+    pub tag: ProbeTag,
+}
+
+impl Session {
+    /// Begins a link over UDP for an attempt that has just begun.
+    pub(super) fn seek(&mut self, now: Instant, id: AttemptId) {
+        let Some(socket) = self.config.socket else { return };
+        let Some(run) = self.runs.iter().find(|run| run.id() == id).filter(|run| run.attempt.wants_udp())
+        else {
+            return;
+        };
+        let paths: Vec<(UdpPath, bool)> = run
+            .attempt
+            .paths()
+            .map(|candidate| (UdpPath::new(socket, candidate.address), candidate.kind != CandidateKind::Host))
+            .collect();
+        let config = UdpConfig {
+            keys: &self.config.keys,
+            role: self.role,
+            peer: self.config.peer,
+            attempt: id,
+            punch_key: &run.attempt.punch_key,
+            index: self.next_link,
+            seed: self.rng.bytes(),
+        };
+        let mut link = match UdpLink::new(now, &config) {
+            Ok(link) => link,
+            // Our own keys or ciphers: those of TCP will say the same.
+            Err(error) => {
+                if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {
+                    run.failed(Transport::Udp, None, &error.to_string());
+                }
+                return;
+            }
+        };
+        let knocks = match self.role {
+            Role::Controlling => {
+                for (path, proven) in &paths {
+                    link.add_candidate(*path, (!proven).then_some(UNPROVEN));
+                }
+                Knocks::new(now, std::iter::empty())
+            }
+            Role::Controlled => Knocks::new(now, paths.into_iter()),
+        };
+        let udp = Box::new(Udp { link, lane: Lane::new(now), knocks, frames: 0, path: None });
+        let link = self.add_slot(now, id, None, Carrier::Udp(udp));
+        if let Some((id, udp)) = self.udp_mut(link) {
+            let route = udp.route(id);
+            self.actions.push_back(Action::Route(route));
+        }
+        self.digest(now);
+    }
+
+    /// Takes a datagram that was routed to `link`; [`Self::digest`] follows, once for many of them.
+    pub fn datagram(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        socket: SockId,
+        from: SocketAddr,
+        ecn: u8,
+        bytes: &[u8],
+    ) {
+        if let Some((_, udp)) = self.udp_mut(link) {
+            udp.link.datagram(now, socket, from, ecn, bytes);
+        }
+    }
+
+    /// Acts on the datagrams that have come, and on what time has brought the links over UDP.
+    pub fn digest(&mut self, now: Instant) {
+        let mut at = 0;
+        while let Some(slot) = self.links.get_mut(at) {
+            at += 1;
+            let id = slot.id;
+            let Some(ending) = self.digest_link(now, id).err() else { continue };
+            self.settle(now);
+            self.end(now, id, &ending.to_string());
+            // Others may have gone with it: those that are looked at twice have nothing new.
+            at = 0;
+        }
+        self.settle(now);
+    }
+
+    /// Takes frames of streams for the links over UDP, as many as keep them busy. [`Self::poll_transmit`]
+    /// follows.
+    pub fn fill(&mut self, now: Instant) {
+        let Self { links, nomination, record, .. } = self;
+        for slot in links {
+            let Carrier::Udp(udp) = &mut slot.carrier else { continue };
+            let Udp { link, lane, .. } = &mut **udp;
+            let mut above = Above { id: slot.id, lane, nomination };
+            if link.transmit(now, &mut above, &mut record[..]) > 0 {
+                lane.sent_data(now);
+            }
+        }
+    }
+
+    /// Fills `out` with the next datagram of a link over UDP, or with up to `max_segments` of the same length of
+    /// which the last may be shorter.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        max_segments: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        self.links.iter_mut().find_map(|slot| match &mut slot.carrier {
+            Carrier::Udp(udp) => udp.link.poll_transmit(now, max_segments, out),
+            Carrier::Dialled | Carrier::Tcp(_) => None,
+        })
+    }
+
+    /// A datagram could not be sent, and why. It counts as lost; but where nothing else is heard of that
+    /// address, this is the reason.
+    pub fn unsent(&mut self, to: SocketAddr, reason: &str) {
+        for run in self.runs.iter_mut().filter(|run| run.is_running() && !run.is_up) {
+            if run.attempt.paths().any(|candidate| candidate.address == to) {
+                run.failed(Transport::Udp, Some(to), reason);
+            }
+        }
+    }
+
+    /// Lets time pass for the links over UDP.
+    pub(super) fn tick_udp(&mut self, now: Instant) {
+        for slot in &mut self.links {
+            let Carrier::Udp(udp) = &mut slot.carrier else { continue };
+            if udp.link.deadline().is_some_and(|(deadline, _)| deadline <= now) {
+                udp.link.tick(now);
+            }
+            let Udp { link, knocks, .. } = &mut **udp;
+            knocks.due(now).for_each(|path| link.probe_path(now, path));
+        }
+        self.digest(now);
+    }
+
+    fn digest_link(&mut self, now: Instant, id: LinkId) -> Result<(), Ending> {
+        let Self { links, nomination, runs, actions, .. } = self;
+        let Some(slot) = links.iter_mut().find(|slot| slot.id == id) else { return Ok(()) };
+        let Slot { attempt, stage, carrier, remote, direct, doubted, .. } = slot;
+        let Carrier::Udp(udp) = carrier else { return Ok(()) };
+        let Udp { link, lane, knocks, frames, path } = &mut **udp;
+        if link.path() != *path {
+            let first = path.is_none();
+            *path = link.path();
+            *remote = path.map(|path| path.remote);
+            if let Some(remote) = *remote
+                && first
+            {
+                knocks.stop();
+                let run = runs.iter().find(|run| run.id() == *attempt);
+                *direct = run.is_some_and(|run| run.attempt.is_host(Transport::Udp, remote));
+            } else if let Some(remote) = *remote
+                && nomination.carries(id)
+            {
+                actions.push_back(Action::News(SessionNews::Moved { remote }));
+            }
+        }
+        let heard = link.frames();
+        if heard != *frames {
+            *frames = heard;
+            *doubted = false;
+            lane.heard(now);
+        }
+        if *stage == Stage::Handshake && link.is_up() {
+            *stage = Stage::Greeted;
+            lane.say(&nomination.hello(*direct));
+        }
+        link.receive(now, &mut Above { id, lane, nomination })
+    }
+
+    fn udp_mut(&mut self, link: LinkId) -> Option<(LinkId, &mut Udp)> {
+        self.links.iter_mut().find(|slot| slot.id == link).and_then(|slot| match &mut slot.carrier {
+            Carrier::Udp(udp) => Some((slot.id, &mut **udp)),
+            Carrier::Dialled | Carrier::Tcp(_) => None,
+        })
+    }
+}
+
+impl Udp {
+    pub(super) fn route(&self, link: LinkId) -> UdpRoute {
+        UdpRoute {
+            link,
+            label: self.link.label(),
+            initial: self.link.initial_id(),
+            tag: self.link.probe_tag(),
+        }
+    }
+}
+
+/// Datagrams to an address that nobody vouches for: five flights of two.
+const UNPROVEN: u32 = 10;

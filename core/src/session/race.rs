@@ -1,0 +1,285 @@
+//! Which link carries the session: the race of an attempt, and what takes over from what.
+//!
+//! The controlling side nominates the first link that is ready, and a better one of the same attempt when that
+//! is ready: streams move, and lose nothing. A newer attempt's link takes over where it is at least as good.
+//! A worse one does only when the nominated link is suspect, or when the peer says that it is dead.
+
+use std::time::{Duration, Instant};
+
+use super::attempt::Run;
+use super::carrier::{Carrier, Slot, Stage};
+use super::nomination::Note;
+use super::{Action, LinkId, Session};
+use crate::agent::io::SessionNews;
+use crate::ids::AttemptId;
+use crate::link::Role;
+use crate::path::Rung;
+
+impl Session {
+    /// Acts on what the links heard.
+    pub(super) fn settle(&mut self, now: Instant) {
+        while let Some(note) = self.nomination.poll_note() {
+            match note {
+                Note::Ready(link, direct) => self.ready(now, link, direct),
+                Note::Nominated(link, rung) => self.nominated(now, link, rung),
+                Note::Attached(link) => self.attached(now, link),
+                Note::Renewed(link) => {
+                    // Whatever the old process held is void; only the link that brought the news is the new
+                    // one's, and those may be that have brought nothing yet.
+                    let attempt = self.slot(link).map(|slot| slot.attempt);
+                    self.close_where(now, "the peer has restarted", |slot| {
+                        slot.id != link && (Some(slot.attempt) != attempt || slot.stage == Stage::Ready)
+                    });
+                    self.tell_down(now, "the peer has restarted");
+                }
+                Note::Superseded(link) => {
+                    if let Some(slot) = self.slot_mut(link) {
+                        slot.spare_since = now;
+                    }
+                }
+                Note::SwitchWanted => self.nominate_another(now),
+                Note::Leaving(reason) => self.actions.push_back(Action::PeerLeaving(reason)),
+            }
+        }
+        while let Some((link, message)) = self.nomination.poll_outbox() {
+            if let Some(lane) = self.slot_mut(link).and_then(Slot::lane_mut) {
+                lane.say(&message);
+            }
+        }
+    }
+
+    fn ready(&mut self, now: Instant, link: LinkId, direct: bool) {
+        let Some(slot) = self.slot_mut(link).filter(|slot| slot.stage < Stage::Ready) else { return };
+        slot.stage = Stage::Ready;
+        if self.role == Role::Controlled {
+            if self.nomination.current().is_none() {
+                self.nomination.ask_for(link, "no link here");
+            }
+            return;
+        }
+        let Some(slot) = self.slot_mut(link) else { return };
+        let (attempt, rung) = (slot.attempt, slot.rung_with(direct));
+        slot.rung = Some(rung);
+        if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) {
+            if !run.attempt.rungs.contains(rung) {
+                let reason = format!("it would be {rung}, which is not among the rungs that may be used");
+                return self.end(now, link, &reason);
+            }
+            run.ready(now, rung);
+        }
+        self.choose(now);
+        self.drop_losers(now);
+    }
+
+    /// Controlling side: nominates a link that is ready, if there is reason to.
+    pub(super) fn choose(&mut self, now: Instant) {
+        if self.role == Role::Controlled {
+            return;
+        }
+        let Some(best) = self.best_but(None) else { return };
+        let (id, attempt, rung) = best;
+        let Some(current) = self.nomination.current().and_then(|current| self.slot(current)) else {
+            return self.nominate(now, id, rung);
+        };
+        if current.id == id {
+            return;
+        }
+        if current.lane().is_some_and(|lane| lane.is_suspect(now)) {
+            return self.nominate_another(now);
+        }
+        let better = rung < current.hope();
+        let newer = attempt != current.attempt && id > current.id;
+        if newer && rung <= current.hope() {
+            self.nominate(now, id, rung);
+        } else if better && self.may_promote(now, current) {
+            if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) {
+                run.promoted = true;
+            }
+            self.nominate(now, id, rung);
+        }
+    }
+
+    /// When a better link that is ready may take over: at once the first time in an attempt, then at most every
+    /// [`SETTLED`].
+    fn may_promote(&self, now: Instant, current: &Slot) -> bool {
+        let first = self.runs.iter().any(|run| run.id() == current.attempt && !run.promoted);
+        first || self.switched.is_none_or(|at| now >= at + SETTLED)
+    }
+
+    /// When [`Self::choose`] may come to another result by time alone.
+    pub(super) fn promotion(&self) -> Option<Instant> {
+        let current = self.slot(self.nomination.current()?)?;
+        let (id, _, rung) = self.best_but(None).filter(|_| self.role == Role::Controlling)?;
+        (id != current.id && rung < current.hope()).then_some(self.switched? + SETTLED)
+    }
+
+    /// The nominated link is no good: takes the best of the others.
+    pub(super) fn nominate_another(&mut self, now: Instant) {
+        let current = self.nomination.current();
+        if let Some((next, _, rung)) = self.best_but(current) {
+            if let Some(slot) = current.and_then(|current| self.slot_mut(current)) {
+                slot.doubted = true;
+            }
+            self.nominate(now, next, rung);
+        }
+    }
+
+    /// Controlled side: has the other one nominate another link while the nominated one is suspect.
+    pub(super) fn ask_when_suspect(&mut self, now: Instant) {
+        let Some(current) = self.nomination.current().filter(|_| self.role == Role::Controlled) else {
+            return;
+        };
+        let suspect = self.slot(current).and_then(Slot::lane).is_some_and(|lane| lane.is_suspect(now));
+        if suspect && let Some((other, ..)) = self.best_but(Some(current)) {
+            self.nomination.ask_for(other, "no answer");
+        }
+    }
+
+    fn nominate(&mut self, now: Instant, link: LinkId, rung: Rung) {
+        self.switched = Some(now);
+        self.nomination.nominate(link, rung);
+    }
+
+    /// Of the links that are ready, all but one, the best; of several the newest attempt's.
+    fn best_but(&self, not: Option<LinkId>) -> Option<(LinkId, AttemptId, Rung)> {
+        let ready = self
+            .links
+            .iter()
+            .filter(|slot| slot.stage == Stage::Ready && Some(slot.id) != not && !slot.doubted);
+        let best = ready.min_by_key(|slot| (slot.hope(), std::cmp::Reverse(slot.id)))?;
+        // Among equals of one attempt the first to be ready stays.
+        let current = self.nomination.current().filter(|current| Some(*current) != not);
+        let current = current.and_then(|current| self.slot(current));
+        let stays = current.filter(|slot| slot.hope() == best.hope() && slot.attempt == best.attempt);
+        let best = stays.unwrap_or(best);
+        Some((best.id, best.attempt, best.hope()))
+    }
+
+    /// Controlled side: the peer has nominated a link.
+    fn nominated(&mut self, now: Instant, link: LinkId, rung: Rung) {
+        self.switched = Some(now);
+        let Some(slot) = self.slot_mut(link) else { return };
+        slot.rung = Some(rung);
+        let attempt = slot.attempt;
+        if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) {
+            run.ready(now, rung);
+        }
+    }
+
+    fn attached(&mut self, now: Instant, link: LinkId) {
+        let Some(slot) = self.slot(link) else { return };
+        let (attempt, remote, rung) = (slot.attempt, slot.remote, slot.hope());
+        let floor = slot.lane().and_then(super::lane::Lane::floor);
+        self.down_since = None;
+        self.told_up = true;
+        self.nomination.rtt(link, floor);
+        if let Some(remote) = remote {
+            self.actions.push_back(Action::News(SessionNews::Up { rung, remote, via: None }));
+        }
+        if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) {
+            run.is_up = true;
+        }
+        // What carried the session before an attempt of its own: the controlled side leaves that to the
+        // controlling one, which may have nominated anew meanwhile.
+        let controlling = self.role == Role::Controlling;
+        self.close_where(now, "another link has taken over", |slot| {
+            controlling && slot.attempt != attempt && slot.id < link
+        });
+        self.drop_losers(now);
+        self.finish_decided(now);
+    }
+
+    /// Closes what can no longer win: of the attempt whose link carries the session, all that is no better.
+    fn drop_losers(&mut self, now: Instant) {
+        let Some(current) = self.nomination.current().filter(|current| self.nomination.carries(*current))
+        else {
+            return;
+        };
+        let Some(winner) = self.slot(current) else { return };
+        let (attempt, rung) = (winner.attempt, winner.hope());
+        self.close_where(now, "another link was faster", |slot| {
+            slot.id != current && slot.attempt == attempt && slot.hope() >= rung
+        });
+    }
+
+    /// Tells of attempts in which nothing can change any more.
+    fn finish_decided(&mut self, now: Instant) {
+        let mut runs = std::mem::take(&mut self.runs);
+        for run in runs.iter_mut().filter(|run| run.is_up && run.is_running()) {
+            let current = self.nomination.current();
+            let mut rivals = self.links.iter().filter(|slot| slot.attempt == run.id());
+            if !rivals.any(|slot| Some(slot.id) != current) {
+                self.finish(now, run);
+            }
+        }
+        self.runs = runs;
+    }
+
+    pub(super) fn close_where(&mut self, now: Instant, reason: &str, doomed: impl Fn(&Slot) -> bool) {
+        let actions = &mut self.actions;
+        self.links.retain(|slot| {
+            if !doomed(slot) {
+                return true;
+            }
+            actions.push_back(match &mut slot.carrier {
+                Carrier::Dialled => Action::Close { link: slot.id, farewell: Vec::new() },
+                Carrier::Tcp(tcp) => {
+                    let mut farewell = std::mem::take(&mut tcp.early);
+                    tcp.link.close(&mut farewell);
+                    Action::Close { link: slot.id, farewell }
+                }
+                Carrier::Udp(udp) => {
+                    udp.link.close(now, reason);
+                    let mut bytes = Vec::new();
+                    let sent = udp.link.path().and_then(|_| udp.link.poll_transmit(now, 1, &mut bytes));
+                    Action::Unroute { route: udp.route(slot.id), farewell: sent.map(|sent| (sent, bytes)) }
+                }
+            });
+            false
+        });
+    }
+
+    pub(super) fn end(&mut self, now: Instant, link: LinkId, reason: &str) {
+        let Some(slot) = self.slot(link) else { return };
+        let (attempt, remote, transport) = (slot.attempt, slot.remote, slot.transport());
+        self.close_where(now, reason, |slot| slot.id == link);
+        if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt && run.is_running()) {
+            run.failed(transport, remote, reason);
+        }
+        if self.nomination.current() == Some(link) {
+            self.nomination.lost();
+            match self.role {
+                Role::Controlling => self.nominate_another(now),
+                Role::Controlled => {
+                    if let Some((other, ..)) = self.best_but(None) {
+                        self.nomination.ask_for(other, reason);
+                    }
+                }
+            }
+            self.settle(now);
+            if self.nomination.current().is_none() {
+                self.tell_down(now, reason);
+            }
+        }
+        self.finish_decided(now);
+    }
+
+    /// There is no link any more. What was lost before streams moved over it is no news.
+    fn tell_down(&mut self, now: Instant, reason: &str) {
+        self.down_since.get_or_insert(now);
+        if std::mem::take(&mut self.told_up) {
+            self.actions.push_back(Action::News(SessionNews::Down { reason: reason.to_owned() }));
+        }
+    }
+
+    pub(super) fn finish(&mut self, now: Instant, run: &mut Run) {
+        if let Some(outcomes) = run.finish(now) {
+            let news = SessionNews::AttemptDone { attempt: run.id(), outcomes };
+            self.actions.push_back(Action::News(news));
+        }
+    }
+}
+
+/// How long a link stays nominated before a better one of the same attempt may take over again: two that come
+/// and go must not have the streams run to and fro.
+const SETTLED: Duration = Duration::from_secs(10);
