@@ -22,9 +22,12 @@ mod kernel;
 mod kind;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod ladder;
 mod netns;
 mod pair;
 mod report;
+mod ssh;
+mod survive;
 mod transfer;
 mod world;
 
@@ -38,10 +41,13 @@ use std::time::Instant;
 
 use arguments::Arguments;
 use events::{EVENTS, Event};
+use expected::RUNGS;
 use kernel::{MEASUREMENTS, Measurement};
 use kind::Kind;
-use pair::Found;
+use ladder::{LADDER, Step};
+use pair::{CORE, Found, RUNTIMES};
 use report::{Ended, Report};
+use survive::SURVIVALS;
 
 /// A check that may be repeated.
 struct Check {
@@ -50,7 +56,8 @@ struct Check {
 }
 
 enum Work {
-    Pair(Kind, Kind),
+    Pair([Kind; 2], [&'static str; 2]),
+    Step(Step),
     Event(Event),
     Kernel(Measurement),
 }
@@ -58,7 +65,11 @@ enum Work {
 impl Check {
     fn run(&self, arguments: &Arguments) -> Option<Found> {
         match self.work {
-            Work::Pair(a, b) => Some(pair::run(a, b, arguments.mebibytes)),
+            Work::Pair(kinds, runtimes) => Some(pair::run(kinds, runtimes, arguments.mebibytes)),
+            Work::Step(step) => {
+                step.run(arguments);
+                None
+            }
             Work::Kernel(measure) => {
                 measure();
                 None
@@ -73,9 +84,9 @@ impl Check {
     /// Whether it leaves the processors to others.
     fn only_waits(&self) -> bool {
         match self.work {
-            Work::Pair(a, b) => expected::expected(a, b).rung.is_none(),
+            Work::Pair([a, b], _) => expected::expected(a, b).rung.is_none(),
             Work::Kernel(_) => true,
-            Work::Event(_) => false,
+            Work::Step(_) | Work::Event(_) => false,
         }
     }
 }
@@ -111,11 +122,24 @@ fn all() -> Vec<Check> {
     let mut checks = Vec::new();
     for (index, a) in Kind::ALL.into_iter().enumerate() {
         for b in Kind::ALL.into_iter().skip(index) {
-            checks.push(Check { name: format!("pair {a} x {b}"), work: Work::Pair(a, b) });
+            checks.push(Check { name: format!("pair {a} x {b}"), work: Work::Pair([a, b], ["tokio"; 2]) });
+        }
+    }
+    for runtimes in RUNTIMES {
+        for [a, b] in CORE {
+            let name = format!("runtimes {}: pair {a} x {b}", runtimes.join(" and "));
+            checks.push(Check { name, work: Work::Pair([a, b], runtimes) });
         }
     }
     let kernel = |(name, measure): (&str, _)| Check { name: name.to_owned(), work: Work::Kernel(measure) };
     checks.extend(MEASUREMENTS.map(kernel));
+    let steps = LADDER.into_iter().filter(|step| RUNGS.contains(&step.rung));
+    checks.extend(steps.map(|step| Check { name: step.name(), work: Work::Step(step) }));
+    for (name, survival, needs) in SURVIVALS {
+        if needs.iter().all(|rung| RUNGS.contains(rung)) {
+            checks.push(Check { name: name.to_owned(), work: Work::Event(survival) });
+        }
+    }
     checks.extend(EVENTS.map(|(name, event)| Check { name: name.to_owned(), work: Work::Event(event) }));
     checks
 }
@@ -160,7 +184,7 @@ fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-const NEEDS: [&str; 4] = ["ip", "nft", "conntrack", "tc"];
+const NEEDS: [&str; 6] = ["ip", "nft", "conntrack", "tc", "ssh", "ssh-keygen"];
 
 /// How many checks run at the same time: each keeps a core busy while it copies.
 const AT_ONCE: usize = 2;

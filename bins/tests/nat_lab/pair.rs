@@ -21,14 +21,24 @@ pub(crate) struct Found {
     pub(crate) rate: Option<f64>,
 }
 
+/// The runtimes of the two sides, and pairs that between them take every way to a peer.
+pub(crate) const RUNTIMES: [[&str; 2]; 3] = [["smol", "smol"], ["tokio", "smol"], ["smol", "tokio"]];
+pub(crate) const CORE: [[Kind; 2]; 4] = [
+    [Kind::Public, Kind::PortRestricted],
+    [Kind::PortRestricted, Kind::Bare],
+    [Kind::UdpBlocked, Kind::PortRestricted],
+    [Kind::Symmetric, Kind::PortRestricted],
+];
+
 /// Runs a pair; `mebibytes` go each way.
-pub(crate) fn run(a: Kind, b: Kind, mebibytes: usize) -> Found {
-    let options = Options { on_443: [a, b].contains(&Kind::Only443), ..Options::default() };
+pub(crate) fn run([a, b]: [Kind; 2], runtimes: [&'static str; 2], mebibytes: usize) -> Found {
+    let options = Options { on_443: [a, b].contains(&Kind::Only443), runtimes, ..Options::default() };
     let mut world = World::new(options);
     let (here, there) = (world.place(a), world.place(b));
     let echo = there.host.run(target::echo);
     let peer = there.online(world.node("b"));
     let node = here.online(world.node("a").forward("b", echo));
+    assert_eq!([node.status().runtime, peer.status().runtime], runtimes);
     let start = Instant::now();
     let expected = expected(a, b);
     let Some(rung) = expected.rung else {
@@ -38,8 +48,8 @@ pub(crate) fn run(a: Kind, b: Kind, mebibytes: usize) -> Found {
     reaches(&node, rung.as_str(), expected.within);
     let connected = start.elapsed();
     let begin = Instant::now();
-    Transfer::begin(here.connect(&node), mebibytes << 20).finish();
-    let rate = Some((mebibytes << 21) as f64 / begin.elapsed().as_secs_f64());
+    let bytes = Transfer::begin(here.connect(&node), mebibytes << 20).finish();
+    let rate = Some(2.0 * bytes as f64 / begin.elapsed().as_secs_f64());
     // It has not left the rung while it carried the bytes, and both ends name the same one.
     for node in [&node, &peer] {
         let peer = node.peer();

@@ -19,12 +19,20 @@ pub(crate) struct World {
 }
 
 /// How the server is run.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
     /// Whether it uses its second address.
     pub(crate) two_addresses: bool,
     /// Whether signalling is on port 443.
     pub(crate) on_443: bool,
+    /// What the server and node `a` run on, and what all others do.
+    pub(crate) runtimes: [&'static str; 2],
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { two_addresses: false, on_443: false, runtimes: ["tokio", "tokio"] }
+    }
 }
 
 /// A place for a node: its own namespace, and the home around it.
@@ -68,7 +76,8 @@ impl World {
     /// A node, to be completed and started by [`World::start`].
     pub(crate) fn node(&self, name: &str) -> NodeBuilder {
         let server = SocketAddr::from((SERVER, self.signalling_port()));
-        self.lab.node_at(&server, name)
+        let [first, others] = self.options.runtimes;
+        self.lab.node_at(&server, name).with(&["-runtime", if name == "a" { first } else { others }])
     }
 
     fn signalling_port(&self) -> u16 {
@@ -96,7 +105,9 @@ impl Place {
 fn start_server(lab: &Lab, host: &Namespace, options: Options) -> Program {
     let data = lab.path("server").display().to_string();
     let (bind, second) = (SERVER.to_string(), SERVER2.to_string());
-    let mut command = lab.inp2ps(&["-token", TOKEN, "-bind", &bind, "-data", &data]);
+    let other = format!("{}={}", OTHER_USER.0, OTHER_USER.1);
+    let mut command = lab.inp2ps(&["-token", TOKEN, "-token", &other, "-bind", &bind, "-data", &data]);
+    command.args(["-runtime", options.runtimes[0]]);
     if options.two_addresses {
         command.args(["-stun-ip2", &second]);
     }
@@ -107,3 +118,6 @@ fn start_server(lab: &Lab, host: &Namespace, options: Options) -> Program {
     server.wait_for_log("inp2ps listens");
     server
 }
+
+/// A second user, and the token.
+pub(crate) const OTHER_USER: (&str, &str) = ("other", "87654321");

@@ -1,0 +1,137 @@
+//! An SSH session and a long download outlive what carries them.
+
+use inp2p_core::path::Rung;
+
+use crate::arguments::Arguments;
+use crate::events::limit;
+use crate::expected::RUNGS;
+use crate::kind::Kind;
+use crate::lab::{Node, target};
+use crate::ladder::Relay;
+use crate::pair::reaches;
+use crate::ssh::{Server, Session};
+use crate::transfer::Transfer;
+use crate::world::{Options, Place, World};
+
+/// A check of this kind.
+pub(crate) type Survival = fn(&Arguments);
+
+/// All of them, with their names and the rungs that they need.
+pub(crate) const SURVIVALS: [(&str, Survival, &[Rung]); 4] = [
+    ("survives: from a relay to a punched path", promotion, &[Rung::UdpPunch, Rung::PrivateRelay]),
+    ("survives: the relay killed", relay_killed, &[Rung::PrivateRelay, Rung::ServerRelay]),
+    ("survives: another address of the client", another_address, &[]),
+    ("survives: the server killed and started again", server_killed, &[]),
+];
+
+/// Two nodes behind home routers, a session and a download between them.
+struct Work {
+    session: Session,
+    transfer: Transfer,
+    a: Node,
+    _b: Node,
+    _ssh: Server,
+    here: Place,
+    there: Place,
+    world: World,
+}
+
+impl Work {
+    fn begin(arguments: &Arguments, mut world: World, kinds: [Kind; 2], blocked: bool, rung: Rung) -> Self {
+        let [here, there] = kinds.map(|kind| world.place(kind));
+        if blocked {
+            for (place, other) in [(&here, &there), (&there, &here)] {
+                let other = other.home.as_ref().unwrap().public;
+                place.nat().rules(&format!(
+                    "table ip block {{ chain pass {{ type filter hook forward priority -10;\n\
+                     ip daddr {other} drop\nip saddr {other} drop\n}}\n}}"
+                ));
+            }
+        }
+        let ssh = Server::start(&world.lab, &there.host);
+        let echo = there.host.run(target::echo);
+        let b = there.online(world.node("b"));
+        let a = here.online(world.node("a").forward("b", ssh.address).forward("b", echo));
+        reaches(&a, rung.as_str(), crate::lab::DEADLINE);
+        // So that it lasts, and leaves the processors to others.
+        limit(&here.host, "eth0", 200);
+        let ports: Vec<u16> = a.wait_until("listening", |status| {
+            let ports = status.forwards.iter().map(|forward| forward.listen.rsplit_once(':')?.1.parse().ok());
+            ports.collect()
+        });
+        let mut session = ssh.session(&here.host, ports[0]);
+        session.says("first");
+        let stream = here.host.run(|| crate::lab::connect(([127, 0, 0, 1], ports[1]).into()));
+        let transfer = Transfer::begin(stream, (10 * arguments.mebibytes) << 20);
+        transfer.reach(5);
+        Self { session, transfer, a, _b: b, _ssh: ssh, here, there, world }
+    }
+
+    /// Both go on.
+    fn go_on(&mut self, after: &str) {
+        self.session.says(after);
+        self.transfer.goes_on();
+    }
+
+    fn end(mut self) {
+        self.session.says("last");
+        self.transfer.finish();
+        self.session.says("after the last");
+    }
+}
+
+fn promotion(arguments: &Arguments) {
+    let mut world = World::new(Options::default());
+    let _relay = Relay::Private.start(&mut world);
+    let mut work = Work::begin(arguments, world, HOMES, true, Rung::PrivateRelay);
+    for place in [&work.here, &work.there] {
+        place.nat().tool("nft", "delete table ip block");
+    }
+    reaches(&work.a, Rung::UdpPunch.as_str(), crate::lab::DEADLINE * 3);
+    work.go_on("punched");
+    work.end();
+}
+
+fn relay_killed(arguments: &Arguments) {
+    let mut world = World::new(Options::default());
+    let (_place, mut relay) = Relay::Private.start(&mut world);
+    let mut work = Work::begin(arguments, world, HOMES, true, Rung::PrivateRelay);
+    relay.program.kill();
+    work.go_on("without the relay");
+    reaches(&work.a, Rung::ServerRelay.as_str(), crate::lab::DEADLINE);
+    work.end();
+}
+
+fn another_address(arguments: &Arguments) {
+    let (kinds, rung) = on_their_own();
+    let world = World::new(Options::default());
+    let mut work = Work::begin(arguments, world, kinds, false, rung);
+    let host = &work.here.host;
+    host.ip("addr del 192.168.1.2/24 dev eth0");
+    host.ip("addr add 192.168.1.77/24 dev eth0");
+    host.ip("route replace default via 192.168.1.1");
+    work.go_on("at another address");
+    reaches(&work.a, rung.as_str(), crate::lab::DEADLINE * 3);
+    work.end();
+}
+
+fn server_killed(arguments: &Arguments) {
+    let (kinds, rung) = on_their_own();
+    let world = World::new(Options::default());
+    let mut work = Work::begin(arguments, world, kinds, false, rung);
+    work.world.restart_server();
+    work.go_on("while the server starts");
+    work.a.wait_until("logged in again", |status| {
+        (status.server.connected && status.server.relogins == 1).then_some(())
+    });
+    work.end();
+}
+
+/// Where two nodes are best off without a relay, as far as this version goes.
+fn on_their_own() -> ([Kind; 2], Rung) {
+    let found = |kinds: [Kind; 2]| Some((kinds, crate::expected::expected(kinds[0], kinds[1]).rung?));
+    let alone = found(HOMES).filter(|(_, rung)| *rung <= Rung::TcpPunch && RUNGS.contains(rung));
+    alone.or_else(|| found([Kind::PortRestricted, Kind::Public])).unwrap()
+}
+
+const HOMES: [Kind; 2] = [Kind::PortRestricted, Kind::PortRestricted];
