@@ -9,7 +9,7 @@ use std::time::Duration;
 use inp2p_core::path::Rung;
 
 use crate::nat::Preset;
-use crate::scenario::{Assignment, Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
+use crate::scenario::{Assignment, Forward, Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
 
 /// The rungs that exist so far, best first.
 pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::UdpPunch, Rung::TcpDirect, Rung::TcpPunch];
@@ -19,15 +19,26 @@ pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
     between(&scenario.ends_at(a), &scenario.ends_at(b))
 }
 
+/// Whether a link of that rung, better than the best one that could be made now, may be left over from before
+/// one of the two moved.
+pub fn outlasts(scenario: &Scenario, forward: &Forward, rung: Rung, best: Option<Rung>) -> bool {
+    let ends = [forward.from, forward.to];
+    let moves = |fault: &Trouble| matches!(fault.what, What::Move(node, _) if ends.contains(&node));
+    best.is_none_or(|best| rung < best) && scenario.faults.iter().any(moves)
+}
+
+/// Whether a pair may as well be on this rung. Where a NAT has a port for each peer, punching is a matter of luck:
+/// what else is behind the NAT takes ports too, its table may be too small for a guess, and the next try may be
+/// under way.
+pub fn may_be(scenario: &Scenario, forward: &Forward, rung: Option<Rung>) -> bool {
+    is_luck(scenario, forward.from, forward.to)
+        && matches!(rung, None | Some(Rung::UdpPunch | Rung::TcpPunch))
+}
+
 /// The best rung between nodes at these places.
 fn between(a: &Site, b: &Site) -> Option<Rung> {
     RUNGS.iter().copied().find(|rung| match rung {
-        Rung::UdpDirect => {
-            let passes = |site: &Site| !matches!(site.preset, Preset::UdpBlocked | Preset::Only443);
-            let both = (passes(a) && passes(b)) || a.house == b.house;
-            // Whoever is told a public address opens its own NAT to it, and before IPv6 both open their filters.
-            both && (dials(a, b) || dials(b, a) || (a.v6.is_some() && b.v6.is_some()))
-        }
+        Rung::UdpDirect => datagrams(a, b),
         Rung::TcpDirect => dials(a, b) || dials(b, a),
         Rung::UdpPunch => punches_udp(a, b),
         Rung::TcpPunch => punches_tcp(a, b),
@@ -85,21 +96,19 @@ fn ports_can_be_told(a: &Site, b: &Site) -> bool {
     )
 }
 
-/// Whether a pair may as well be on this rung. A link over UDP, made where a node was before, goes on when it has
-/// moved. Where a NAT has a port for each peer, punching is a matter of luck: what else is behind the NAT takes ports
-/// too, its table may be too small for a guess, and the next try may be under way.
-pub fn may_be(scenario: &Scenario, a: usize, b: usize, rung: Option<Rung>) -> bool {
-    let moved = |fault: &Trouble| matches!(fault.what, What::Move(node, _) if node == a || node == b);
-    let outlives =
-        matches!(rung, Some(Rung::UdpDirect | Rung::UdpPunch)) && scenario.faults.iter().any(moved);
-    outlives || (is_luck(scenario, a, b) && matches!(rung, None | Some(Rung::UdpPunch | Rung::TcpPunch)))
-}
-
 /// Whether nothing but punched ports that have to be told or guessed leads from one to the other.
 fn is_luck(scenario: &Scenario, a: usize, b: usize) -> bool {
     let (a, b) = (scenario.ends_at(a), scenario.ends_at(b));
     let punched = matches!(between(&a, &b), Some(Rung::UdpPunch | Rung::TcpPunch));
     punched && (outside(&a) != Outside::One || outside(&b) != Outside::One)
+}
+
+/// Whether datagrams pass between addresses that at least one of the two has on an interface of its own.
+fn datagrams(a: &Site, b: &Site) -> bool {
+    let udp = |site: &Site| !matches!(site.preset, Preset::UdpBlocked | Preset::Only443);
+    // Whoever is told an address opens its own NAT or firewall to it, and for IPv6 both are told.
+    let opened = dials(a, b) || dials(b, a) || (a.v6.is_some() && b.v6.is_some());
+    a.house == b.house || (udp(a) && udp(b) && opened)
 }
 
 /// Whether `from` may open a TCP connection to an address of `to` that it is told.

@@ -37,9 +37,12 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
         let peer = status.as_ref().and_then(|status| status.peers.iter().find(|entry| entry.node == peer));
         let rung = peer.and_then(|peer| peer.rung);
         report.rungs.push(rung);
+        report.switches.push(peer.map_or(0, |peer| peer.switches));
         let best = match oracle::best(scenario, forward.from, forward.to) {
-            // An old one lives on, or it is a matter of luck.
-            other if other != rung && oracle::may_be(scenario, forward.from, forward.to, rung) => rung,
+            // A link that was there before a node moved follows it, and needs nobody to be found for that.
+            best if rung.is_some_and(|rung| oracle::outlasts(scenario, forward, rung, best)) => rung,
+            // What takes luck may be under way.
+            best if best != rung && oracle::may_be(scenario, forward, rung) => rung,
             best => best,
         };
         let (from, to) = (forward.from, forward.to);

@@ -1,9 +1,11 @@
 //! The session's links: dialling, reading, writing, closing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use futures_util::SinkExt as _;
 use inp2p_core::agent::io::SessionNews;
 use inp2p_core::path::Verdict;
 use inp2p_core::punch::tcp::From;
@@ -11,8 +13,10 @@ use inp2p_core::session::{Action, LinkId, Session};
 use tracing::{debug, trace};
 
 use super::wire::Wire;
-use super::{Task, WIRES, target};
+use super::{Command, Task, WIRES, target};
 use crate::net::{Net, TcpConfig};
+use crate::relay::{ByteStream, Carrier};
+use crate::web::connect_relay;
 
 impl<N: Net> Task<N> {
     /// Reads the links. Whether something came.
@@ -70,11 +74,12 @@ impl<N: Net> Task<N> {
                 Action::Dial { link, to, from } => self.dial(now, link, to, from),
                 // The SYN leaves at once; what comes of it is of no interest.
                 Action::Open { to, hops } => {
-                    let config = TcpConfig { hops: Some(hops), ..self.from_listening(to) };
+                    let config = TcpConfig { hops: Some(hops), ..self.sharing_the_port(to) };
                     if let Err(error) = self.net.connect(&config, to) {
                         trace!(%to, %error, "opener not sent");
                     }
                 }
+                Action::DialServer { link } => self.dial_server(link),
                 Action::Route(route) => self.datagrams.add(route),
                 Action::Unroute { route, farewell } => self.datagrams.remove(route, farewell),
                 Action::OpenSocket { link } => {
@@ -105,7 +110,7 @@ impl<N: Net> Task<N> {
     }
 
     /// How to connect from the port that the node listens on.
-    fn from_listening(&self, to: SocketAddr) -> TcpConfig {
+    fn sharing_the_port(&self, to: SocketAddr) -> TcpConfig {
         let any: IpAddr =
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let local = Some(SocketAddr::new(any, self.common.listening));
@@ -116,10 +121,10 @@ impl<N: Net> Task<N> {
         debug!(peer = %self.peer, %to, "dialling");
         let config = match from {
             From::Any => TcpConfig { link: true, ..TcpConfig::default() },
-            From::Listening => self.from_listening(to),
+            From::Listening => self.sharing_the_port(to),
         };
         match self.net.connect(&config, to) {
-            Ok(stream) => self.add_wire(now, link, stream, false),
+            Ok(stream) => self.add_wire(now, link, Carrier::Plain(stream), false),
             Err(error) => {
                 if let Some(core) = &mut self.core {
                     core.closed(now, link, &target::explain(&error));
@@ -128,7 +133,47 @@ impl<N: Net> Task<N> {
         }
     }
 
-    pub(super) fn add_wire(&mut self, now: Instant, link: LinkId, stream: N::Stream, connected: bool) {
+    /// Connects to the server's relay inside a WebSocket, which takes several round trips: in a task of its own.
+    fn dial_server(&mut self, link: LinkId) {
+        debug!(peer = %self.peer, "dialling the server's relay in a WebSocket");
+        let (net, common) = (self.net.clone(), Arc::clone(&self.common));
+        let (mut commands, generation) = (self.own_commands.clone(), self.generation);
+        self.net.spawn("relay dial", async move {
+            let stream = connect_relay(&net, &common.server).await.map_err(|error| error.to_string());
+            // A session that has ended does not need it any more.
+            let _ = commands.send(Command::Entered { generation, link, stream }).await;
+        });
+    }
+
+    /// What came of [`Self::dial_server`].
+    pub(super) fn entered(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        stream: Result<Box<dyn ByteStream>, String>,
+    ) {
+        match stream {
+            Ok(stream) => {
+                self.add_wire(now, link, Carrier::Inside(stream), true);
+                if let Some(core) = &mut self.core {
+                    core.connected(now, link);
+                }
+            }
+            Err(reason) => {
+                if let Some(core) = &mut self.core {
+                    core.closed(now, link, &reason);
+                }
+            }
+        }
+    }
+
+    pub(super) fn add_wire(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        stream: Carrier<N::Stream>,
+        connected: bool,
+    ) {
         let free = (0..WIRES).find(|place| self.wires.iter().all(|wire| wire.place != *place));
         let Some(place) = free else {
             if let Some(core) = &mut self.core {

@@ -2,6 +2,7 @@
 //! that start anew.
 
 mod punched;
+mod relay;
 mod udp;
 
 use std::collections::BTreeMap;
@@ -144,9 +145,10 @@ impl Pair {
                     Action::Close { link, farewell } => self.close(at, link, &farewell),
                     Action::News(news) => self.sides[at].news.push(news),
                     Action::PeerLeaving(_) => {}
-                    // The UDP world has a driver of its own.
+                    // The UDP world has a driver of its own, and so have relays.
                     Action::Route(_)
                     | Action::Unroute { .. }
+                    | Action::DialServer { .. }
                     | Action::Open { .. }
                     | Action::OpenSocket { .. }
                     | Action::CloseSocket(_) => {}
