@@ -9,7 +9,7 @@ use std::time::Duration;
 use inp2p_core::path::Rung;
 
 use crate::nat::Preset;
-use crate::scenario::{Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
+use crate::scenario::{Forward, Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
 
 /// The rungs that exist so far, best first.
 pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::TcpDirect];
@@ -19,25 +19,29 @@ pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
     between(&scenario.ends_at(a), &scenario.ends_at(b))
 }
 
+/// Whether a link of that rung, better than the best one that could be made now, may be left over from before
+/// one of the two moved.
+pub fn outlasts(scenario: &Scenario, forward: &Forward, rung: Rung, best: Option<Rung>) -> bool {
+    let ends = [forward.from, forward.to];
+    let moves = |fault: &Trouble| matches!(fault.what, What::Move(node, _) if ends.contains(&node));
+    best.is_none_or(|best| rung < best) && scenario.faults.iter().any(moves)
+}
+
 /// The best rung between nodes at these places.
 fn between(a: &Site, b: &Site) -> Option<Rung> {
     RUNGS.iter().copied().find(|rung| match rung {
-        Rung::UdpDirect => {
-            let passes = |site: &Site| !matches!(site.preset, Preset::UdpBlocked | Preset::Only443);
-            let both = (passes(a) && passes(b)) || a.house == b.house;
-            // Whoever is told a public address opens its own NAT to it, and before IPv6 both open their filters.
-            both && (dials(a, b) || dials(b, a) || (a.v6.is_some() && b.v6.is_some()))
-        }
+        Rung::UdpDirect => datagrams(a, b),
         Rung::TcpDirect => dials(a, b) || dials(b, a),
         Rung::UdpPunch | Rung::TcpPunch | Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => false,
     })
 }
 
-/// Whether a link of this rung may have been made where the nodes were before, and live on: over UDP it goes on
-/// when a node has moved.
-pub fn may_outlive(scenario: &Scenario, a: usize, b: usize, rung: Option<Rung>) -> bool {
-    let moved = |fault: &Trouble| matches!(fault.what, What::Move(node, _) if node == a || node == b);
-    rung == Some(Rung::UdpDirect) && scenario.faults.iter().any(moved)
+/// Whether datagrams pass between addresses that at least one of the two has on an interface of its own.
+fn datagrams(a: &Site, b: &Site) -> bool {
+    let udp = |site: &Site| !matches!(site.preset, Preset::UdpBlocked | Preset::Only443);
+    // Whoever is told an address opens its own NAT or firewall to it, and for IPv6 both are told.
+    let opened = dials(a, b) || dials(b, a) || (a.v6.is_some() && b.v6.is_some());
+    a.house == b.house || (udp(a) && udp(b) && opened)
 }
 
 /// Whether `from` may open a TCP connection to an address of `to` that it is told.

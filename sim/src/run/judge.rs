@@ -37,9 +37,10 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
         let peer = status.as_ref().and_then(|status| status.peers.iter().find(|entry| entry.node == peer));
         let rung = peer.and_then(|peer| peer.rung);
         report.rungs.push(rung);
+        report.switches.push(peer.map_or(0, |peer| peer.switches));
         let best = match oracle::best(scenario, forward.from, forward.to) {
-            // No new link could be had where the nodes are now; the old one lives on.
-            other if other != rung && oracle::may_outlive(scenario, forward.from, forward.to, rung) => rung,
+            // A link that was there before a node moved follows it, and needs nobody to be found for that.
+            best if rung.is_some_and(|rung| oracle::outlasts(scenario, forward, rung, best)) => rung,
             best => best,
         };
         let (from, to) = (forward.from, forward.to);

@@ -51,6 +51,8 @@ pub struct Report {
     pub simulated: Duration,
     /// By forward: the rung in use at the end.
     pub rungs: Vec<Option<Rung>>,
+    /// By forward: how often its session had moved to another link, the first one counted.
+    pub switches: Vec<u64>,
     /// The scenario's streams, then one more for each forward, which tried it in the end.
     pub streams: Vec<(Stream, Record)>,
     /// What happened, for people; empty unless it was asked for.
