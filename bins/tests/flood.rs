@@ -41,7 +41,9 @@ fn a_flood_of_the_stun_port_hinders_no_login() {
         }
         // A failure must not leave the threads behind.
         let nodes = std::panic::catch_unwind(|| {
-            ["a", "b", "c"].map(|name| lab.node(&server, name).online());
+            for name in ["a", "b", "c"] {
+                lab.node(&server, name).online();
+            }
         });
         stop.store(true, Ordering::Relaxed);
         assert!(nodes.is_ok());
