@@ -11,7 +11,7 @@ use inp2p_core::path::RungSet;
 use inp2p_core::status::RelayStatus;
 use inp2p_core::tunnel::{Allow, ForwardRule};
 use inp2p_driver::net::Net;
-use inp2p_driver::setup::{AgentSetup, RelaySetup, ServerRelay, ServerSetup, ciphers};
+use inp2p_driver::setup::{AgentSetup, RelaySetup, ServerSetup, ciphers};
 
 use crate::net::SimNet;
 
@@ -29,7 +29,8 @@ pub fn server(net: &SimNet) -> ServerSetup {
         stun_udp: [27_182, 27_183],
         stun_tcp: [27_180, 27_181],
         stun_ip2: None,
-        relay: Some(ServerRelay::default()),
+        // Where it relays every pair has a path: scenarios say whether it does.
+        relay: None,
         trusted_proxies: Vec::new(),
         tls: Some(tls),
         software: "sim",

@@ -39,8 +39,7 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
         report.rungs.push(rung);
         report.switches.push(peer.map_or(0, |peer| peer.switches));
         let best = match oracle::best(scenario, forward.from, forward.to) {
-            // A link that was there before a node moved follows it, and needs nobody to be found for that.
-            best if rung.is_some_and(|rung| oracle::outlasts(scenario, forward, rung, best)) => rung,
+            best if rung.is_some_and(|rung| oracle::is_luck(scenario, forward, rung, best)) => rung,
             best => best,
         };
         let (from, to) = (forward.from, forward.to);

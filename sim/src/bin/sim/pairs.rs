@@ -67,6 +67,7 @@ fn cell(own: Preset, peer: Preset) -> (String, bool) {
     let early = Stream { forward: 0, at: 0, up: 1, down: 1, manner: Manner::Orderly };
     let scenario = Scenario {
         seed: 1,
+        server_relay: false,
         nodes: vec![Node::behind(own), Node::behind(peer)],
         forwards: vec![Forward { from: 0, to: 1 }],
         streams: vec![early],
