@@ -4,8 +4,11 @@
 
 mod lab;
 
+use std::time::Duration;
+
+use inp2p_core::path::Rung;
 use inp2p_core::status::Status;
-use lab::{DEADLINE, Lab, Node, Server};
+use lab::{DEADLINE, Lab, Node, Server, echo, target};
 
 fn reachable(relay: &Node) {
     relay.wait_until("reachable", |status: &Status| status.relay.reachable.then_some(()));
@@ -45,4 +48,48 @@ fn a_relay_is_looked_at_from_outside_and_says_what_came_of_it() {
     let taken = s.status().relay.port.to_string();
     let (code, log) = lab.node(&server, "t").with(&["-relay", "-relay-port", &taken]).refused();
     assert!(code == 1 && log.contains("-relay-port"), "{log}");
+}
+
+/// What carries the only peer's link now, once it is this rung.
+fn on(node: &Node, rung: Rung) -> String {
+    let found = |status: &Status| {
+        let peer = status.peers.first().filter(|peer| peer.rung == Some(rung))?;
+        Some(peer.via.clone().unwrap_or_default())
+    };
+    node.wait_within(Duration::from_secs(60), &format!("on {rung}"), found)
+}
+
+const RELAYS: &[&str] = &["-rungs", "private-relay,super-relay,server-relay"];
+
+/// The fifth grievance with the original: relays were not used in their order, and not one after the other.
+#[test]
+fn private_before_super_before_server_and_the_next_when_one_dies() {
+    let lab = Lab::new("tiers");
+    let [default, other] = ["default", "other"].map(|user| format!("{user}={}", lab::TOKEN));
+    let server = lab.server_of(&["-token", &default, "-token", &other]);
+    let mut private = lab.node(&server, "r").with(&["-relay", "-relay-port", "0"]).online();
+    let of_other = ["-user", "other", "-super", "-relay-port", "0"];
+    let mut of_all = lab.node(&server, "s").with(&of_other).online();
+    reachable(&private);
+    reachable(&of_all);
+    let b = lab.node(&server, "b").with(RELAYS).online();
+    let a = lab.node(&server, "a").with(RELAYS).forward("b", target::echo()).online();
+    assert_eq!(on(&a, Rung::PrivateRelay), "r");
+    assert_eq!(on(&b, Rung::PrivateRelay), "r");
+    let mut open = a.connect();
+    echo(&mut open, b"through the private one").unwrap();
+    private.wait_until("carrying", |status| (status.relay.sessions == 1).then_some(()));
+
+    private.program.kill();
+    echo(&mut open, b"through the one of all users").unwrap();
+    assert_eq!(on(&a, Rung::SuperRelay), "s@other");
+    of_all.program.kill();
+    echo(&mut open, b"through the server").unwrap();
+    assert_eq!(on(&a, Rung::ServerRelay), "server");
+
+    // And back, once the better one is there again.
+    let private = lab.node(&server, "r").with(&["-relay", "-relay-port", "0"]).online();
+    reachable(&private);
+    assert_eq!(on(&a, Rung::PrivateRelay), "r");
+    echo(&mut open, b"and back").unwrap();
 }

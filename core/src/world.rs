@@ -164,6 +164,8 @@ impl Setup {
             runtime: "test".to_owned(),
             server_address: "server:27183".to_owned(),
             tls: true,
+            stun_udp: [None; 2],
+            stun_tcp: [None; 2],
             relay: crate::status::RelayStatus {
                 enabled: self.relay.is_some(),
                 super_relay: self.relay.is_some_and(|relay| relay.super_relay),
@@ -554,6 +556,8 @@ impl World {
                 self.nodes[node].targets.push(targets);
                 self.nodes[node].attempts.push((self.now, peer, key, attempt));
             }
+            // Nodes of this world stand in the open.
+            AgentAction::Probe { .. } => {}
             AgentAction::Unreachable { peer, reason } => self.nodes[node].unreachable.push((peer, reason)),
             AgentAction::Save { content, .. } => self.nodes[node].pins = Some(content),
             AgentAction::Offers { peer, relays, .. } => self.nodes[node].offers.push((peer, relays)),

@@ -62,6 +62,8 @@ pub fn node(net: &SimNet, name: &str, server: &str, forwards: &[&str]) -> AgentS
         runtime: "sim".to_owned(),
         server_address: format!("{server}:{SERVER_PORT}"),
         tls: true,
+        stun_udp: [None; 2],
+        stun_tcp: [None; 2],
         relay: RelayStatus {
             enabled: false,
             super_relay: false,

@@ -54,6 +54,8 @@ pub(super) fn read(given: Given<'_>, runtime: &'static str) -> Result<AgentSetup
         runtime: runtime.to_owned(),
         server_address: address(&required.host, required.port),
         tls: !required.insecure,
+        stun_udp: [given.port("stun-udp1")?, given.port("stun-udp2")?],
+        stun_tcp: [given.port("stun-tcp1")?, given.port("stun-tcp2")?],
         relay: relay_status(relay),
     };
     Ok(AgentSetup {
@@ -192,11 +194,6 @@ pub(crate) fn relay_status(relay: RelaySetup) -> RelayStatus {
 
 /// What this version accepts and does not do gets one line each: never silence.
 fn warn_of_what_is_not_there(given: Given<'_>, config: &Config) -> Result<(), Failure> {
-    for flag in ["stun-udp1", "stun-udp2", "stun-tcp1", "stun-tcp2"] {
-        if given.port(flag)?.is_some() {
-            warn!("-{flag} has no effect yet: this version does not probe NATs");
-        }
-    }
     if !relay(config).enabled {
         for flag in ["relay-port", "bw"] {
             if given.has(flag) {

@@ -203,6 +203,8 @@ fn agent_setup<N: Net>(
         runtime: runtime.to_owned(),
         server_address: server.to_string(),
         tls: true,
+        stun_udp: [None; 2],
+        stun_tcp: [None; 2],
         relay: relay_status(relay),
     };
     Ok(AgentSetup {

@@ -16,10 +16,12 @@ use inp2p_core::agent::io::{Action, Exit, Input};
 use inp2p_core::agent::{Agent, PINS_FILE};
 use inp2p_core::ids::{ConnId, PeerName};
 use inp2p_core::link::LinkKeys;
+use inp2p_core::nat;
 use inp2p_core::rng::Rng;
 use inp2p_core::status::Status;
 use inp2p_core::time::WallClock;
 use inp2p_core::tunnel::ForwardRule;
+use inp2p_core::wire::message::StunPorts;
 use tracing::{debug, error, info, warn};
 
 use crate::DUE;
@@ -28,6 +30,7 @@ use crate::meter::{ForwardMeter, SessionMeter};
 use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
 use crate::peers::{self, Registry};
 use crate::port::Port;
+use crate::prober::{Probing, Told};
 use crate::service::Service;
 use crate::session::{self, Command, Common, News, Origin};
 use crate::setup::{AgentSetup, StartError};
@@ -100,10 +103,11 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         .map_err(|error| config(&error))?;
 
     let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), setup.p2p_port);
-    let listener =
-        net.listen(&TcpConfig { local: Some(any), link: true, ..TcpConfig::default() }).map_err(|error| {
-            StartError::Failed(format!("cannot listen on port {} (-p2p-port): {error}", any.port()))
-        })?;
+    // Shared, since STUN over TCP and punching leave from it too.
+    let config = TcpConfig { local: Some(any), link: true, share_port: true, ..TcpConfig::default() };
+    let listener = net.listen(&config).map_err(|error| {
+        StartError::Failed(format!("cannot listen on port {} (-p2p-port): {error}", any.port()))
+    })?;
     let port = listener.local_addr().map_err(|error| StartError::Failed(error.to_string()))?.port();
     let socket = bind_udp(&net, port, setup.p2p_port == 0)
         .map_err(|error| StartError::Failed(format!("cannot open UDP port {port} (-p2p-port): {error}")))?;
@@ -127,8 +131,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
     };
 
     let (udp, stun, port_guard) = Port::start(&net, socket);
-    // Nobody measures NATs yet.
-    drop(stun);
+    let probing = Probing::start(&net, &udp, stun, port);
     let registry = Registry::new();
     let (peers_guard, peers_stop) = oneshot::channel();
     net.spawn("peers", peers::run(net.clone(), listener, Arc::clone(&registry), peers_stop));
@@ -167,6 +170,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         _local: local,
         _peers: peers_guard,
         _port: port_guard,
+        probing,
     };
     net.spawn("agent", control.run(port, udp_port));
     Ok(AgentHandle { stop, exit: exited, status, first })
@@ -206,6 +210,7 @@ struct Control<N: Net> {
     _local: Option<Local>,
     _peers: oneshot::Sender<()>,
     _port: oneshot::Sender<()>,
+    probing: Probing,
 }
 
 /// What this task's own helpers send it.
@@ -254,6 +259,7 @@ impl<N: Net> Control<N> {
     async fn run(mut self, tcp: u16, udp: u16) {
         let now = self.net.now();
         self.agent.handle(now, Input::Listening { tcp, udp: Some(udp) });
+        self.agent.handle(now, Input::Nat(None));
         self.look(now);
         let exit = poll_fn(|cx| self.poll(cx)).await;
         if let Some(sender) = self.exit.take() {
@@ -271,6 +277,10 @@ impl<N: Net> Control<N> {
             if let Poll::Ready(Some((peer, event))) = self.news.poll_next_unpin(cx) {
                 worked = true;
                 self.agent.handle(now, Input::Session { peer: &peer, event });
+            }
+            if let Poll::Ready(report) = self.probing.poll_report(cx) {
+                worked = true;
+                self.agent.handle(now, Input::Nat(Some(report)));
             }
             if let Poll::Ready(Some(Internal::Signal(conn, opened))) = self.internal.poll_next_unpin(cx) {
                 worked = true;
@@ -344,6 +354,7 @@ impl<N: Net> Control<N> {
                 if addresses != self.interfaces {
                     self.interfaces = addresses;
                     self.agent.handle(now, Input::Interfaces(&self.interfaces));
+                    self.probing.tell(Told::Network(self.interfaces.clone()));
                 }
             }
             Err(error) => debug!(%error, "cannot read the interfaces"),
@@ -373,6 +384,15 @@ impl<N: Net> Control<N> {
         true
     }
 
+    /// Has the NATs measured against the server that the node is logged in at.
+    fn probe(&mut self, server: IpAddr, ports: StunPorts) {
+        let all = self.signal.iter().filter_map(|(_, signal)| signal.as_ref());
+        let others = all.flat_map(|signal| signal.addresses.iter().copied());
+        let servers = std::iter::once(server).chain(others).collect();
+        self.probing.tell(Told::Servers(servers, nat::Config { udp: ports.udp, tcp: ports.tcp }));
+        self.probing.tell(Told::Signalling(true));
+    }
+
     fn hear_signal(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
         let Some((conn, Some(signal))) = &mut self.signal else { return false };
         let conn = *conn;
@@ -383,10 +403,12 @@ impl<N: Net> Control<N> {
             }
             Poll::Ready(Some(SignalEvent::Closed(reason))) => {
                 self.signal = None;
+                self.probing.tell(Told::Signalling(false));
                 self.agent.handle(now, Input::SignalClosed { conn, reason: &reason });
             }
             Poll::Ready(None) => {
                 self.signal = None;
+                self.probing.tell(Told::Signalling(false));
                 self.agent.handle(now, Input::SignalClosed { conn, reason: "the connection ended" });
             }
         }
@@ -427,8 +449,10 @@ impl<N: Net> Control<N> {
                 Action::CloseSignal { conn, code } => {
                     if let Some((_, Some(signal))) = self.signal.take_if(|(current, _)| *current == conn) {
                         signal.outbox.close(code, "");
+                        self.probing.tell(Told::Signalling(false));
                     }
                 }
+                Action::Probe { server, ports } => self.probe(server, ports),
                 // A port that is being given up is free once its task has ended.
                 Action::Listen { rule } if self.closing.is_empty() => self.listen(now, &rule),
                 Action::Listen { rule } => self.delayed.push(rule),

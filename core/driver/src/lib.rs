@@ -13,8 +13,9 @@ mod meter;
 pub mod net;
 pub mod os;
 mod peers;
-#[allow(dead_code, reason = "the measuring of NATs and port guessing attach there")]
+#[allow(dead_code, reason = "port guessing attaches there")]
 mod port;
+mod prober;
 mod ready;
 pub mod relay;
 pub mod server;

@@ -19,6 +19,7 @@ use inp2p_core::server::io::{Action, AdminError, AdminReply, Input};
 use inp2p_core::server::{SECRETS_FILE, SHARES_FILE, STATE_FILE, Saved, Server, ServerConfig};
 use inp2p_core::stun::proof::ProofKey;
 use inp2p_core::time::WallClock;
+use inp2p_core::wire::message::StunPorts;
 use tracing::{error, info, warn};
 
 use crate::DUE;
@@ -95,6 +96,14 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
         .map(|relay| Relay::new(net.clone(), identity.clone(), Limits::SERVER, relay.bandwidth_mbps.into()));
     let mut config = ServerConfig::new(setup.users, identity, setup.software);
     config.relay = relay.is_some();
+    // All ports first: a server that lacks one does not start at all.
+    let bind = |port| bind_address(setup.bind, port);
+    let listener = listen(&net, bind(setup.ws_port), "-ws-port")?;
+    let stun = stun_ports(&net, setup.bind, setup.stun_ip2, setup.stun_udp, setup.stun_tcp)?;
+    let proofs = ProofKey::new(net.seed());
+    config.proofs = Some(proofs.clone());
+    let ports = |ports: [SocketAddr; 2]| ports.map(|port| port.port());
+    config.stun = Some(StunPorts { udp: ports(stun.stun_udp), tcp: ports(stun.stun_tcp) });
     let server = Server::new(config, saved, net.seed(), now, unix)
         .map_err(|error| StartError::Config(error.to_string()))?;
     if let (Some(relay), Some(tickets)) = (&relay, server.relay_tickets()) {
@@ -104,21 +113,17 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
         });
     }
 
-    // All ports first: a server that lacks one does not start at all.
-    let bind = |port| bind_address(setup.bind, port);
-    let listener = listen(&net, bind(setup.ws_port), "-ws-port")?;
-    let stun = stun_ports(&net, setup.bind, setup.stun_ip2, setup.stun_udp, setup.stun_tcp)?;
-
     let (events_in, events) = mpsc::channel(EVENTS);
     let (admin, calls) = AdminClient::new();
     let online = Arc::new(AtomicUsize::new(0));
     let front =
         web::serve(&net, listener, front_config, events_in, admin, Arc::clone(&online), relay.clone())
             .map_err(|error| StartError::Failed(error.to_string()))?;
-    let StunPorts { udp, tcp, stun_udp, stun_tcp, addresses } = stun;
+    let StunSockets { udp, tcp, stun_udp, stun_tcp, addresses } = stun;
     let ports = Ports { ws: front.local_addr(), stun_udp, stun_tcp };
-    let proofs = ProofKey::new(net.seed());
-    let site = |ports: [SocketAddr; 2]| stun::Site { ports: ports.map(|port| port.port()), addresses };
+    // Proofs are judged by the same clock, which does not jump with the host's.
+    let clock = WallClock::new(now, unix);
+    let site = |of: [SocketAddr; 2]| stun::Site { ports: of.map(|port| port.port()), addresses, clock };
     let mut guards = stun::serve_udp(&net, udp, &site(stun_udp), &proofs);
     for (listener, index) in tcp {
         let (guard, stop) = oneshot::channel();
@@ -316,7 +321,7 @@ fn load_identity<N: Net>(net: &N, store: &dyn Store) -> Result<Identity, StartEr
 }
 
 /// The STUN sockets, bound.
-struct StunPorts<N: Net> {
+struct StunSockets<N: Net> {
     udp: Vec<stun::UdpPort<N::Udp>>,
     tcp: Vec<(N::Listener, usize)>,
     stun_udp: [SocketAddr; 2],
@@ -333,7 +338,7 @@ fn stun_ports<N: Net>(
     second: Option<IpAddr>,
     udp_ports: [u16; 2],
     tcp_ports: [u16; 2],
-) -> Result<StunPorts<N>, StartError> {
+) -> Result<StunSockets<N>, StartError> {
     let addresses = second.map(|second| Ok([first_address(net, bind, second)?, second])).transpose()?;
     let own = |result: io::Result<SocketAddr>| result.map_err(|error| StartError::Failed(error.to_string()));
     let (mut udp, mut tcp) = (Vec::new(), Vec::new());
@@ -356,7 +361,7 @@ fn stun_ports<N: Net>(
         udp.push(stun::UdpPort { socket, ip: Some(second), port: index });
         tcp.push((listen(net, at_second(stun_tcp[index]), STUN_IP2)?, index));
     }
-    Ok(StunPorts { udp, tcp, stun_udp, stun_tcp, addresses })
+    Ok(StunSockets { udp, tcp, stun_udp, stun_tcp, addresses })
 }
 
 /// The address that goes with the second one.

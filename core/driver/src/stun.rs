@@ -19,6 +19,7 @@ use inp2p_core::path::Transport;
 use inp2p_core::stun::limit::Limiter;
 use inp2p_core::stun::proof::ProofKey;
 use inp2p_core::stun::server::{Arrival, Change, MAX_REPLY, Responder};
+use inp2p_core::time::WallClock;
 use smallvec::SmallVec;
 use tracing::{debug, warn};
 
@@ -35,6 +36,8 @@ pub(crate) struct Site {
     pub(crate) ports: [u16; 2],
     /// The two addresses, if there are two.
     pub(crate) addresses: Option<[IpAddr; 2]>,
+    /// By which proofs are dated.
+    pub(crate) clock: WallClock,
 }
 
 impl Site {
@@ -144,7 +147,8 @@ impl<N: Net> Udp<N> {
 
     fn answer(&mut self, batch: &RecvBatch, filled: usize) {
         let mut reply = [0; MAX_REPLY];
-        let (now, unix) = (self.net.now(), self.net.unix_now());
+        let now = self.net.now();
+        let unix = self.site.clock.unix(now);
         for (meta, datagram) in batch.datagrams(filled) {
             if !self.limiter.admit(now, meta.from.ip()) {
                 continue;
@@ -216,8 +220,9 @@ pub(crate) async fn tcp<N: Net>(
                 open.fetch_add(1, Ordering::Relaxed);
                 let (net, open) = (net.clone(), Arc::clone(&open));
                 let responder = Responder::new(proofs.clone(), site.ports);
+                let clock = site.clock;
                 net.clone().spawn("stun connection", async move {
-                    serve(&net, stream, &responder, arrival).await;
+                    serve(&net, stream, &responder, &clock, arrival).await;
                     open.fetch_sub(1, Ordering::Relaxed);
                 });
             }
@@ -231,7 +236,13 @@ pub(crate) async fn tcp<N: Net>(
 
 /// Serves one connection: messages follow each other, each as long as its header says (RFC 8489 section
 /// 6.2.2). Ends when the client does, after [`IDLE`] of silence, or at the first message that is no request.
-async fn serve<N: Net>(net: &N, mut stream: N::Stream, responder: &Responder, arrival: Arrival) {
+async fn serve<N: Net>(
+    net: &N,
+    mut stream: N::Stream,
+    responder: &Responder,
+    clock: &WallClock,
+    arrival: Arrival,
+) {
     let mut timer = net.timer();
     let mut request = [0; DATAGRAM];
     loop {
@@ -249,7 +260,7 @@ async fn serve<N: Net>(net: &N, mut stream: N::Stream, responder: &Responder, ar
             return;
         }
         let mut reply = [0; MAX_REPLY];
-        let arrival = Arrival { unix: net.unix_now(), ..arrival };
+        let arrival = Arrival { unix: clock.unix(net.now()), ..arrival };
         let whole = request.get(..HEADER + length).unwrap_or_default();
         let Some(answer) = responder.respond(whole, &arrival, &mut reply) else { return };
         let reply = reply.get(..answer.length).unwrap_or_default();

@@ -41,6 +41,10 @@ pub struct AgentConfig {
     pub server_address: String,
     /// Whether the signalling connection is to use TLS, for `status` until there is one.
     pub tls: bool,
+    /// The server's UDP STUN ports, where they are not as it says itself.
+    pub stun_udp: [Option<u16>; 2],
+    /// Its TCP STUN ports, likewise.
+    pub stun_tcp: [Option<u16>; 2],
     /// The relay service as configured, for `status`.
     pub relay: RelayStatus,
 }

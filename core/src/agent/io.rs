@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::ids::{AttemptId, ConnId, PeerName, PublicKey};
+use crate::nat::NatReport;
 use crate::path::{Outcome, Rung};
 use crate::relay::Access;
 use crate::session::Attempt;
 use crate::tunnel::ForwardRule;
-use crate::wire::message::{RelayLoad, RelaySecrets, Targets};
+use crate::wire::message::{RelayLoad, RelaySecrets, StunPorts, Targets};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub enum Input<'a> {
     },
     /// The addresses of the interfaces that are up, at start and whenever they change.
     Interfaces(&'a [IpAddr]),
+    /// What the prober has found out about the NATs before the node; none at the start, if it is at work.
+    Nat(Option<Box<NatReport>>),
     /// The signalling connection that [`Action::OpenSignal`] asked for is up.
     SignalOpened {
         /// Which.
@@ -157,6 +160,14 @@ pub enum Action {
         conn: ConnId,
         /// The code.
         code: u16,
+    },
+    /// Measure the NATs before the node against these ports of the server; what is found comes as
+    /// [`Input::Nat`]. After each login.
+    Probe {
+        /// The server's address.
+        server: IpAddr,
+        /// Its ports.
+        ports: StunPorts,
     },
     /// Listen for a forward. Answered by [`Input::Forward`].
     Listen {

@@ -43,13 +43,14 @@ use signal::{Event, Signal};
 
 use crate::due::earlier;
 use crate::ids::PeerName;
+use crate::nat::NatReport;
 use crate::path::{Candidate, Outcome, RungSet};
 use crate::rng::Rng;
 use crate::time::WallClock;
 use crate::wire::Envelope;
 use crate::wire::message::{
     AttemptReport, Code, Connect, ConnectReply, MAX_OUTCOMES, MAX_PEERS, PushForwardReply, Refused,
-    RelayNodeReq, Report, ReportReply, Request,
+    RelayNodeReq, Report, ReportReply, Request, StunPorts,
 };
 
 /// The agent.
@@ -62,6 +63,7 @@ pub struct Agent {
     forwards: Forwards,
     pins: pins::Pins,
     relaying: relay::Relaying,
+    nat: Nat,
     report: Reporting,
     counters: Counters,
     actions: VecDeque<Action>,
@@ -78,6 +80,16 @@ enum Phase {
     Leaving,
     /// [`Action::Exit`] has been given.
     Ended,
+}
+
+/// What is known of the NATs before the node.
+#[derive(Debug, Default)]
+struct Nat {
+    report: NatReport,
+    /// Whether the prober has yet to say anything.
+    is_awaited: bool,
+    /// Until when the first wishes wait for it.
+    until: Option<Instant>,
 }
 
 /// How the report of this connection stands.
@@ -126,6 +138,7 @@ impl Agent {
             forwards: Forwards::new(rules, config.push, node, user)?,
             pins: pins::Pins::load(pins)?,
             relaying: relay::Relaying::new(config.relay.clone()),
+            nat: Nat::default(),
             report: Reporting::default(),
             counters: Counters::default(),
             actions: VecDeque::new(),
@@ -154,6 +167,7 @@ impl Agent {
                 }
             }
             Input::Interfaces(addresses) => self.interfaces(now, addresses),
+            Input::Nat(report) => self.nat(now, report),
             Input::SignalOpened { conn, remote, tls } => {
                 let pin = self.config.server_pin.or_else(|| self.pins.server(&self.config.server_address));
                 self.signal.opened(now, (conn, remote, tls), &self.config, pin, &mut self.actions);
@@ -199,6 +213,7 @@ impl Agent {
                     self.peers.deadline(self.now, self.may_wish()),
                     self.forwards.deadline(),
                     report.map(|at| (at, "report to the server")),
+                    self.awaits_nat().map(|at| (at, "wait no longer for the first word on NATs")),
                 ]
                 .into_iter()
                 .fold(None, earlier)
@@ -230,15 +245,46 @@ impl Agent {
         }
     }
 
+    /// Has the NATs measured against the server's STUN ports, or those that the configuration names.
+    fn probe(&mut self, told: Option<StunPorts>) {
+        let Some(server) = self.signal.online() else { return };
+        let ports = |given: [Option<u16>; 2], told: Option<[u16; 2]>| {
+            let [first, second] = told.map_or([None; 2], |told| told.map(Some));
+            Some([given[0].or(first)?, given[1].or(second)?])
+        };
+        let (udp, tcp) = (told.map(|told| told.udp), told.map(|told| told.tcp));
+        let ports = ports(self.config.stun_udp, udp).zip(ports(self.config.stun_tcp, tcp));
+        if let Some((udp, tcp)) = ports {
+            self.actions.push_back(Action::Probe { server, ports: StunPorts { udp, tcp } });
+        }
+    }
+
+    fn nat(&mut self, now: Instant, report: Option<Box<NatReport>>) {
+        let Some(report) = report else {
+            self.nat.is_awaited = true;
+            return;
+        };
+        tracing::debug!(?report, "NAT behaviour");
+        let old = std::mem::replace(&mut self.nat.report, *report);
+        self.nat.is_awaited = false;
+        // A renewed proof is news for the server alone.
+        self.report.change(now);
+        if old.reachability() != self.nat.report.reachability() {
+            self.peers.each(|_, peer, _| peer.news(now));
+        }
+    }
+
     fn signalled(&mut self, now: Instant, event: Option<Event>) {
         match event {
             None => {}
-            Some(Event::LoggedIn(server)) => {
+            Some(Event::LoggedIn(server, stun)) => {
                 tracing::info!(server = self.config.server_address, "logged in");
                 if let Some(content) = self.pins.pin_server(&self.config.server_address, server) {
                     self.actions.push_back(Action::Save { name: PINS_FILE, content });
                 }
                 self.report = Reporting { due: Some(now), under_way: false, answered: false };
+                self.nat.until = Some(now + NAT_PATIENCE);
+                self.probe(stun);
                 self.peers.each(|_, peer, _| peer.signal_back(now));
             }
             Some(Event::Lost) => {
@@ -283,7 +329,16 @@ impl Agent {
     /// Whether the server may be asked for peers.
     fn may_wish(&self) -> bool {
         let asking = self.peers.iter().filter(|(_, peer)| peer.is_asking()).count();
-        self.signal.online().is_some() && self.report.answered && asking < MAX_WISHES
+        // What is new about this node is told first, so that its peers learn of it with the attempt.
+        let told = self.report.answered && self.report.due.is_none_or(|at| at > self.now);
+        let told = told && self.awaits_nat().is_none();
+        self.signal.online().is_some() && told && asking < MAX_WISHES
+    }
+
+    /// Until when wishes wait for the first word of the prober: without it a wish would leave out the addresses
+    /// at which most peers can be reached.
+    fn awaits_nat(&self) -> Option<Instant> {
+        self.nat.until.filter(|until| self.nat.is_awaited && self.now < *until)
     }
 
     fn wish(&mut self, now: Instant, name: PeerName) -> bool {
@@ -320,6 +375,7 @@ impl Agent {
             rungs: self.config.rungs,
             peers,
             relay: self.relaying.report(),
+            nat: self.nat.report,
         };
         if self.signal.ask(now, Asked::Report, &report, &mut self.actions) {
             self.report.due = None;
@@ -463,6 +519,9 @@ pub const PINS_FILE: &str = "inp2pc.pins.json";
 const MAX_WISHES: usize = 32;
 /// How many forwards a node may have, pushed ones included: each is a listener and a line of `status`.
 pub const MAX_FORWARDS: usize = 1024;
+/// How long the first wishes of a connection wait for the prober, which began before the login and needs one
+/// round trip: where UDP is blocked it says nothing for longer.
+const NAT_PATIENCE: Duration = Duration::from_millis(500);
 /// When a report that was refused is made again.
 const REPORT_RETRY: Duration = Duration::from_secs(10);
 /// How many bytes the peers' names may take in a report: with the rest it stays within a message's bound.

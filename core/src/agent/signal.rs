@@ -26,7 +26,7 @@ use crate::ids::{ConnId, PublicKey};
 use crate::rng::Rng;
 use crate::time::{Backoff, ServerClock};
 use crate::wire::message::{
-    Code, Goodbye, HeartbeatReply, LoginDone, Message, Refused, RelayLoad, Request, kind,
+    Code, Goodbye, HeartbeatReply, LoginDone, Message, Refused, RelayLoad, Request, StunPorts, kind,
 };
 use crate::wire::{Envelope, UNANSWERED};
 
@@ -89,7 +89,7 @@ struct Wire {
 #[derive(Debug)]
 pub(super) enum Event {
     /// The node is logged in; this is the server's identity, proven.
-    LoggedIn(PublicKey),
+    LoggedIn(PublicKey, Option<StunPorts>),
     /// It is not any more.
     Lost,
     /// The first login was refused: the program ends with this text.
@@ -166,7 +166,7 @@ impl Signal {
                 Ok((channel, done, server)) => {
                     self.logged_in(now, wire, channel, &done);
                     self.server = Some(server);
-                    Some(Event::LoggedIn(server))
+                    Some(Event::LoggedIn(server, done.stun))
                 }
                 Err(error) => self.login_failed(now, conn, &error, config, out),
             },

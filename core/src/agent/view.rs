@@ -4,7 +4,7 @@ use super::Agent;
 use super::io::Via;
 use super::peer::Peer;
 use crate::ids::PeerName;
-use crate::status::{NatStatus, PeerStatus, ServerStatus, Status};
+use crate::status::{PeerStatus, ServerStatus, Status};
 
 impl Agent {
     /// What `status` shows. What only the driver knows (round-trip times, counters of bytes, streams and
@@ -23,7 +23,7 @@ impl Agent {
                 relogins: self.signal.relogins(),
                 error: self.signal.error().map(str::to_owned),
             },
-            nat: NatStatus::default(),
+            nat: self.nat.report.status(),
             peers: peers.map(|(name, peer)| self.peer(name, peer)).collect(),
             forwards: self.forwards.status(),
             relay: self.relaying.status(),

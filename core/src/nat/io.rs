@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::Config;
 use super::report::NatReport;
 
 /// One of the prober's UDP sockets.
@@ -18,8 +19,8 @@ pub enum Socket {
 /// Something that happened.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// The server has these addresses. The first of each family is used.
-    Servers(&'a [IpAddr]),
+    /// The server has these addresses, the first of each family is used, and answers STUN at these ports.
+    Servers(&'a [IpAddr], Config),
     /// This host has these addresses, and the node's own UDP port is this. Told again, it means that the
     /// network has changed, though the addresses may be the same.
     Network {

@@ -52,6 +52,8 @@ pub struct Prober {
     /// Whether the network is known at all.
     is_told: bool,
     signalling: bool,
+    /// Whether proofs that are renewed are news: the server may be another process than before.
+    renewing: bool,
     families: Vec<Family>,
     /// When to begin anew, for a change of network.
     restart: Option<Instant>,
@@ -61,7 +63,7 @@ pub struct Prober {
 }
 
 /// Where the server answers STUN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Config {
     /// Its two UDP ports.
     pub udp: [u16; 2],
@@ -97,15 +99,16 @@ enum After {
 
 impl Prober {
     /// One that waits for [`Input::Servers`] and [`Input::Network`]. `seed` is 32 fresh secret bytes.
-    pub fn new(config: Config, seed: [u8; 32]) -> Self {
+    pub fn new(seed: [u8; 32]) -> Self {
         Self {
-            config,
+            config: Config::default(),
             rng: Rng::new(seed),
             servers: Vec::new(),
             addresses: Vec::new(),
             port: 0,
             is_told: false,
             signalling: false,
+            renewing: false,
             families: Vec::new(),
             restart: None,
             next_id: 0,
@@ -117,11 +120,11 @@ impl Prober {
     /// Takes in what happened. Actions and the deadline may have changed afterwards.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
         match input {
-            Input::Servers(servers) => {
+            Input::Servers(servers, config) => {
                 let first = |v4: bool| servers.iter().map(IpAddr::to_canonical).find(|ip| ip.is_ipv4() == v4);
                 let new: Vec<IpAddr> = [first(true), first(false)].into_iter().flatten().collect();
-                if new != self.servers {
-                    self.servers = new;
+                if (&new, config) != (&self.servers, self.config) {
+                    (self.servers, self.config) = (new, config);
                     self.restart = Some(now);
                 }
             }
@@ -137,12 +140,15 @@ impl Prober {
                 let news = up && !self.signalling;
                 self.signalling = up;
                 if news {
-                    // What seemed to be away may be back.
-                    self.families.iter_mut().filter(|family| family.failures > 0).for_each(|family| {
-                        if let After::Resting(at) = &mut family.after {
-                            *at = now;
-                        }
-                    });
+                    // What seemed to be away may be back, and proofs do not outlive a server.
+                    let Self { families, config, rng, next_id, actions, .. } = self;
+                    let mut act = |action| actions.push_back(action);
+                    for family in
+                        families.iter_mut().filter(|family| matches!(family.after, After::Resting(_)))
+                    {
+                        self.renewing = true;
+                        family.again(now, config, (rng, next_id), &mut act);
+                    }
                 }
             }
             Input::Datagram { socket, from, bytes } => self.datagram(socket, from, bytes),
@@ -245,7 +251,9 @@ impl Prober {
                 (report.udp6, report.tcp6) = (udp, tcp);
             }
         }
-        let news = report.without_proofs() != self.published.without_proofs();
+        let renewed = self.renewing && report != self.published;
+        self.renewing &= self.families.iter().any(|family| matches!(family.after, After::Testing));
+        let news = renewed || report.without_proofs() != self.published.without_proofs();
         self.published = report;
         if news {
             self.actions.push_back(Action::Report(Box::new(report)));

@@ -172,6 +172,22 @@ impl NatReport {
         }
     }
 
+    /// What matters to whoever wants to reach the node: neither proofs nor lifetimes.
+    pub(crate) fn reachability(&self) -> Self {
+        let mut bare = self.without_proofs();
+        bare.parts_mut().for_each(|(_, part)| part.lifetime = None);
+        bare
+    }
+
+    /// All that it says, with the transport that each part is about.
+    pub(crate) fn parts_mut(&mut self) -> impl Iterator<Item = (Transport, &mut Behaviour)> {
+        let Self { udp4, udp6, tcp4, tcp6 } = self;
+        let part = |transport, part| Some((transport, Option::as_mut(part)?));
+        [(Transport::Udp, udp4), (Transport::Udp, udp6), (Transport::Tcp, tcp4), (Transport::Tcp, tcp6)]
+            .into_iter()
+            .filter_map(move |(transport, behaviour)| part(transport, behaviour))
+    }
+
     /// As `status` shows it: IPv4's view, which is where NATs are, or IPv6's where there is no other; and
     /// IPv6's besides.
     pub fn status(&self) -> NatStatus {
@@ -186,7 +202,7 @@ impl NatReport {
     }
 
     /// The same without what changes every minute: whether a report is news is judged by it.
-    pub(super) fn without_proofs(&self) -> Self {
+    pub(crate) fn without_proofs(&self) -> Self {
         let bare = |behaviour: Option<Behaviour>| behaviour.map(|one| Behaviour { proof: None, ..one });
         Self { udp4: bare(self.udp4), udp6: bare(self.udp6), tcp4: bare(self.tcp4), tcp6: bare(self.tcp6) }
     }

@@ -79,7 +79,7 @@ impl World {
             start: now,
             now,
             seq: 0,
-            prober: Prober::new(CONFIG, [7; 32]),
+            prober: Prober::new([7; 32]),
             nat,
             servers,
             udp_passes: true,
@@ -102,7 +102,7 @@ impl World {
 
     /// Starts, runs for some seconds, and returns the report.
     fn probe(mut self, seconds: u64) -> (NatReport, Self) {
-        self.tell(Input::Servers(&SERVERS[..1]));
+        self.tell(Input::Servers(&SERVERS[..1], CONFIG));
         let own = self.own();
         self.tell(Input::Network { addresses: &[own, IpAddr::from([127, 0, 0, 1])], port: PORT });
         self.run(seconds);

@@ -37,6 +37,7 @@ impl Server {
             observed: remote,
             heartbeat_ms: super::millis(self.config.heartbeat),
             software: self.config.software.clone(),
+            stun: self.config.stun,
         };
         let message = channel.sealer.seal(&encode(PROOF_REQUEST, &done));
         self.actions.push_back(Action::Trust { conn });

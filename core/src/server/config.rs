@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::auth::{Identity, Token};
 use crate::ids::UserName;
+use crate::stun::proof::ProofKey;
+use crate::wire::message::StunPorts;
 
 /// The server's configuration.
 #[derive(Debug)]
@@ -17,6 +19,10 @@ pub struct ServerConfig {
     pub software: String,
     /// How often nodes send a heartbeat. Three missed ones end a connection.
     pub heartbeat: Duration,
+    /// Its STUN ports; none where there are none.
+    pub stun: Option<StunPorts>,
+    /// Under which the STUN ports prove what addresses they see; none where there are none.
+    pub proofs: Option<ProofKey>,
     /// Whether it relays itself, where no other relay can be had.
     pub relay: bool,
     /// The bounds of what it holds.
@@ -31,6 +37,8 @@ impl ServerConfig {
             identity,
             software: software.into(),
             heartbeat: HEARTBEAT,
+            stun: None,
+            proofs: None,
             relay: true,
             caps: Caps::default(),
         }

@@ -12,12 +12,12 @@ use serde_bytes::ByteArray;
 
 use super::registry::{Online, Registry};
 use super::shares::Shares;
-use super::{NodeId, reach};
+use super::{NodeId, reach, reflexive};
 use crate::due::Due;
 use crate::ids::{AttemptId, ConnId, PeerName, PublicKey};
 use crate::path::{Candidate, RungSet};
 use crate::rng::Rng;
-use crate::wire::message::{Code, Connect, PunchStart, Refused};
+use crate::wire::message::{Code, Connect, MAX_CANDIDATES, PunchStart, Refused};
 
 /// The attempts that may still be joined.
 #[derive(Debug)]
@@ -90,16 +90,17 @@ impl Attempts {
         }
 
         let (id, punch_key) = self.attempt(now, asker.key, other.key, cap)?;
-        let start = |peer: &Online, receiver: &Online, candidates: &[Candidate], asked| PunchStart {
+        let start = |peer: &Online, receiver: &Online, claimed: &[Candidate], asked| PunchStart {
             attempt: id,
             peer: peer.named_by(&receiver.name),
             key: peer.key,
-            candidates: reach::offered(candidates, peer.remote.ip(), receiver.remote.ip()),
+            candidates: reach::offered(&candidates(peer, claimed), peer.remote.ip(), receiver.remote.ip()),
             rungs,
             punch_key: ByteArray::new(punch_key),
             asked,
             targets: None,
             relays: Vec::new(),
+            nat: peer.reported.as_ref().map(|reported| reported.nat).unwrap_or_default(),
         };
         Ok(Start {
             attempt: id,
@@ -158,6 +159,20 @@ impl Attempts {
     pub(super) fn len(&self) -> usize {
         self.pairs.len().max(self.by_id.len()).max(self.due.len())
     }
+}
+
+/// Where a node may be: what it claims now, and what the STUN ports have seen of it.
+fn candidates(node: &Online, claimed: &[Candidate]) -> Vec<Candidate> {
+    let seen = node.reported.as_ref().map(|reported| reported.reflexive.as_slice()).unwrap_or_default();
+    let mut all: Vec<Candidate> =
+        reflexive::claimed(claimed).take(MAX_CANDIDATES.saturating_sub(seen.len())).collect();
+    // Without a NAT they are the same.
+    let claims = |all: &[Candidate], one: &Candidate| {
+        all.iter().any(|claim| (claim.transport, claim.address) == (one.transport, one.address))
+    };
+    let new: Vec<Candidate> = seen.iter().filter(|one| !claims(&all, one)).copied().collect();
+    all.extend(new);
+    all
 }
 
 /// Whom a node means. A node of another user is out of reach unless it is shared with the asker's.

@@ -29,6 +29,7 @@ mod metrics;
 mod news;
 mod pins;
 mod reach;
+mod reflexive;
 mod registry;
 mod relaying;
 mod relays;

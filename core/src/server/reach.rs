@@ -11,13 +11,14 @@
 //!   server's own network. Where one is seen over IPv4 and the other over IPv6 nothing can be compared, and
 //!   they are told too: they harm nobody outside the receiver's own network;
 //! - **global IPv6** as claimed: a node has several, and is seen at one of them;
-//! - **global IPv4** only as seen, or of a node on the server's own host.
+//! - **global IPv4** only as seen, by the signalling port or by a STUN port (`reflexive`), or of a node on the
+//!   server's own host.
 //!
 //! Of addresses that were not seen at most [`MAX_CLAIMED`] are told for each of UDP and TCP.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::path::{Candidate, Transport};
+use crate::path::{Candidate, CandidateKind, Transport};
 
 /// The candidates of a node seen at `owner` that a peer seen at `receiver` is told, in the given order.
 pub(super) fn offered(candidates: &[Candidate], owner: IpAddr, receiver: IpAddr) -> Vec<Candidate> {
@@ -34,8 +35,11 @@ pub(super) fn offered(candidates: &[Candidate], owner: IpAddr, receiver: IpAddr)
             Transport::Udp => udp,
             Transport::Tcp => tcp,
         };
-        let seen = ip == owner;
-        if !may_be_told(ip, owner, receiver) || (!seen && *claimed == MAX_CLAIMED) {
+        // The STUN ports have seen it.
+        let proven = candidate.kind == CandidateKind::ServerReflexive;
+        let seen = ip == owner || proven;
+        let may = may_be_told(ip, owner, receiver) || (proven && scope(ip) == Scope::Global);
+        if !may || (!seen && *claimed == MAX_CLAIMED) {
             continue;
         }
         *claimed += usize::from(!seen);
@@ -111,7 +115,6 @@ const MAX_CLAIMED: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::path::CandidateKind;
 
     fn told(owner: &str, receiver: &str, addresses: &[&str]) -> Vec<String> {
         let candidates: Vec<Candidate> = addresses

@@ -9,6 +9,7 @@ use super::io::Action;
 use crate::auth::SecureChannel;
 use crate::due::Due;
 use crate::ids::{ConnId, PeerName, PublicKey};
+use crate::nat::NatReport;
 use crate::path::{Candidate, Rung, RungSet};
 use crate::wire::encode;
 use crate::wire::message::{MAX_RTTS, Message, RelayRtt};
@@ -41,7 +42,12 @@ pub(super) struct Online {
 pub(super) struct Reported {
     pub(super) software: String,
     pub(super) platform: String,
+    /// Those that it claims.
     pub(super) candidates: Vec<Candidate>,
+    /// Those that the STUN ports have seen.
+    pub(super) reflexive: Vec<Candidate>,
+    /// What it has found out about its NATs, with what was seen alone.
+    pub(super) nat: NatReport,
     pub(super) rungs: RungSet,
 }
 

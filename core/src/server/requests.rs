@@ -8,9 +8,9 @@ use super::asks::Asked;
 use super::coord::meant;
 use super::metrics::VERDICTS;
 use super::registry::Reported;
-use super::{NO_REQUEST, NodeId, Server};
+use super::{NO_REQUEST, NodeId, Server, reflexive};
 use crate::ids::{ConnId, PeerName};
-use crate::path::{Rung, Verdict};
+use crate::path::{Candidate, Rung, Verdict};
 use crate::wire::message::{
     AttemptReport, AttemptReportReply, Code, Connect, ConnectReply, Goodbye, GoodbyeReply, Heartbeat,
     HeartbeatReply, PeerOnline, PunchStart, Refused, Report, ReportReply, Request, kind,
@@ -111,14 +111,22 @@ impl Server {
     }
 
     fn report(&mut self, now: Instant, conn: ConnId, report: Report) -> Result<ReportReply, Refused> {
+        let unix = self.clock.unix(now);
         let Some(node) = self.registry.node_mut(conn) else { return Ok(ReportReply::default()) };
         let asker = node.name.clone();
+        let (nat, reflexive) = reflexive::proven(&report.nat, self.config.proofs.as_ref(), unix);
+        let candidates: Vec<Candidate> = reflexive::claimed(&report.candidates).collect();
         // Who can be reached elsewhere may be reached better.
-        let moved = node.reported.as_ref().is_none_or(|known| known.candidates != report.candidates);
+        let moved = node.reported.as_ref().is_none_or(|known| {
+            (&known.candidates, &known.reflexive) != (&candidates, &reflexive)
+                || known.nat.reachability() != nat.reachability()
+        });
         node.reported = Some(Reported {
             software: printable(&report.software),
             platform: printable(&report.platform),
-            candidates: report.candidates,
+            candidates,
+            reflexive,
+            nat,
             rungs: report.rungs,
         });
         if let Some(node) = self.registry.node(conn)

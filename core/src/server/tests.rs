@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ids::{AttemptId, PeerName};
+use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, RungSet, Transport};
 use crate::wire::message::{
     AttemptReport, Code, Connect, ConnectReply, Goodbye, Heartbeat, HeartbeatReply, MAX_PEERS, Message,
@@ -27,6 +28,7 @@ fn report(peers: &[&str]) -> Report {
         rungs: RungSet::ALL,
         peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
         relay: None,
+        nat: NatReport::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::relay::Offered;
 use crate::ids::AttemptId;
 use crate::path::{Candidate, CandidateKind, Outcome, Rung, RungSet, Transport, Verdict};
 use crate::relay::Access;
@@ -76,7 +77,7 @@ impl Attempt {
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) attempt: Attempt,
-    started: Instant,
+    pub(super) started: Instant,
     /// Where this side tried, and what came of it: none as long as there is no answer.
     tries: SmallVec<[Try; 4]>,
     /// The rungs on which a link was ready, and after how many milliseconds.
@@ -85,6 +86,10 @@ pub(super) struct Run {
     pub(super) is_up: bool,
     /// Whether a better link has taken over from the first one.
     pub(super) promoted: bool,
+    /// The relays that there are for it, those of better tiers first.
+    pub(super) relays: Vec<Offered>,
+    /// How often more were asked for.
+    pub(super) asked: u32,
     state: RunState,
 }
 
@@ -113,6 +118,8 @@ impl Run {
         };
         Self {
             tries: attempt.dials().chain(attempt.paths()).map(tried).collect(),
+            relays: attempt.relays.iter().cloned().map(Offered::new).collect(),
+            asked: 0,
             attempt,
             started: now,
             connected: SmallVec::new(),
@@ -192,9 +199,8 @@ impl Run {
             Rung::UdpDirect => (Transport::Udp, false),
             Rung::UdpPunch => (Transport::Udp, true),
             Rung::TcpDirect => (Transport::Tcp, false),
-            Rung::TcpPunch | Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => {
-                return skipped("not in this version");
-            }
+            Rung::TcpPunch => return skipped("not in this version"),
+            Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => return self.relayed(rung, ms),
         };
         let tries: SmallVec<[&Try; 16]> = self
             .tries
@@ -216,6 +222,25 @@ impl Run {
             return skipped("the peer has no server-reflexive address for UDP");
         }
         Outcome { rung, outcome: Verdict::Failed, reason: why(&tries), ms }
+    }
+}
+
+impl Run {
+    /// What became of a rung that is a relay's.
+    fn relayed(&self, rung: Rung, ms: u64) -> Outcome {
+        let relays = || self.relays.iter().filter(|relay| relay.rung() == rung);
+        let skipped = |reason: String| Outcome { rung, outcome: Verdict::Skipped, reason, ms: 0 };
+        if let Some((best, _)) = self.connected.iter().min().filter(|(best, _)| rung > *best) {
+            return skipped(format!("given up: {best} was there first"));
+        }
+        if relays().next().is_none() {
+            return skipped("there is no such relay that both nodes can use".to_owned());
+        }
+        let reasons: Vec<String> = relays().filter_map(Offered::why).collect();
+        if reasons.is_empty() {
+            return skipped("its turn did not come".to_owned());
+        }
+        Outcome { rung, outcome: Verdict::Failed, reason: reasons.join("; "), ms }
     }
 }
 

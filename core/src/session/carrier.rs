@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::knock::Knocks;
 use super::lane::Lane;
 use super::nomination::Nomination;
+use super::relay::{Door, Through};
 use super::{Ending, LinkId};
 use crate::ids::AttemptId;
 use crate::link::udp::{UdpPath, Upper};
@@ -31,6 +32,8 @@ pub(super) struct Slot {
     pub(super) stage: Stage,
     /// Another was nominated because this one is silent, or dead at the peer's end; until something comes.
     pub(super) doubted: bool,
+    /// The relay that it goes to; none for a connection to the peer itself.
+    pub(super) relay: Option<Box<Through>>,
     pub(super) carrier: Carrier,
 }
 
@@ -49,6 +52,8 @@ pub(super) struct Tcp {
     pub(super) lane: Lane,
     /// What the handshake has to send.
     pub(super) early: Vec<u8>,
+    /// The relay's handshake, until the peer is there behind it.
+    pub(super) door: Option<Door>,
 }
 
 /// A link over UDP.
@@ -98,6 +103,9 @@ impl Slot {
 
     /// The rung, if at least one end is seen at an address of its own interface, as `peer_says` of this one.
     pub(super) fn rung_with(&self, peer_says: bool) -> Rung {
+        if let Some(through) = &self.relay {
+            return through.rung();
+        }
         match (self.transport(), self.direct || peer_says) {
             (Transport::Udp, true) => Rung::UdpDirect,
             (Transport::Udp, false) => Rung::UdpPunch,

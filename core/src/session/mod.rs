@@ -28,6 +28,7 @@ mod lane;
 mod life;
 mod nomination;
 mod race;
+mod relay;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +52,7 @@ use crate::link::udp::Transmit;
 use crate::link::{LinkError, LinkKeys, MAX_RECORD, Preface, Role, TcpLink, UdpError};
 use crate::mux::{self, Decoder, Mux, Violation};
 use crate::path::Transport;
+use crate::relay::DialError;
 use crate::rng::Rng;
 
 /// A link of this session, named by it.
@@ -228,6 +230,7 @@ impl Session {
             }
             self.actions.push_back(Action::Dial { link, to });
         }
+        self.dial_relays(now);
     }
 
     /// A dial succeeded.
@@ -267,13 +270,45 @@ impl Session {
     /// Takes bytes that came over a link; how many of them are done with. The rest, which is less than a
     /// record, must be offered again with more behind it.
     pub fn receive(&mut self, now: Instant, link: LinkId, input: &mut [u8]) -> usize {
+        match self.at_the_door(now, link, input) {
+            Ok((used, false)) => used,
+            Ok((used, true)) => {
+                let rest = input.get_mut(used..).unwrap_or_default();
+                used + self.receive_from_peer(now, link, rest)
+            }
+            Err(error) => {
+                self.turned_away(now, link, &error);
+                input.len()
+            }
+        }
+    }
+
+    /// Takes what a relay says on a connection to one: how much of `input` that was, and whether the rest is the
+    /// peer's.
+    fn at_the_door(&mut self, now: Instant, link: LinkId, input: &[u8]) -> Result<(usize, bool), DialError> {
+        let Some(slot) = self.links.iter_mut().find(|slot| slot.id == link) else { return Ok((0, true)) };
+        let Carrier::Tcp(tcp) = &mut slot.carrier else { return Ok((0, true)) };
+        let Some(door) = &mut tcp.door else { return Ok((0, true)) };
+        let (used, through) = door.receive(now, input, &mut tcp.early)?;
+        if through {
+            tcp.door = None;
+        }
+        if used > 0
+            && let Some(news) = slot.entered(now)
+        {
+            self.actions.push_back(Action::News(news));
+        }
+        Ok((used, through))
+    }
+
+    fn receive_from_peer(&mut self, now: Instant, link: LinkId, input: &mut [u8]) -> usize {
         let Self { links, nomination, .. } = self;
         let slot = links.iter_mut().find(|slot| slot.id == link);
         let Some(Slot { carrier: Carrier::Tcp(tcp), stage, direct, doubted, .. }) = slot else {
             return input.len();
         };
         *doubted = false;
-        let Tcp { link: tls, decoder, lane, early } = &mut **tcp;
+        let Tcp { link: tls, decoder, lane, early, .. } = &mut **tcp;
         let mut ending = None;
         let received = tls.receive(input, early, &mut |bytes| {
             if ending.is_none() {
@@ -381,6 +416,7 @@ impl Session {
             Carrier::Dialled | Carrier::Tcp(_) => None,
         });
         let promotion = self.promotion().map(|at| (at, "session: a better link takes over"));
+        let relay = self.relay_deadline().map(|at| (at, "session: a relay's turn"));
         let runs = self.runs.iter().map(|run| match run.deadline() {
             Some(deadline) => (deadline, "session: attempt fails"),
             None => (run.expiry(), "session: attempt forgotten"),
@@ -388,7 +424,7 @@ impl Session {
         let down =
             self.down_since.map(|since| (since + PATIENCE, "session: streams waited in vain for a link"));
         let mux = self.nomination.mux.deadline();
-        links.chain(udp).chain(promotion).chain(runs).chain(down).chain(mux).min()
+        links.chain(udp).chain(promotion).chain(relay).chain(runs).chain(down).chain(mux).min()
     }
 
     /// Lets time pass.
@@ -412,6 +448,7 @@ impl Session {
             self.end(now, link, &reason);
         }
         self.tick_udp(now);
+        self.dial_relays(now);
         self.choose(now);
         self.ask_when_suspect(now);
         self.settle(now);
@@ -455,6 +492,7 @@ impl Session {
             spare_since: now,
             stage: Stage::Handshake,
             doubted: false,
+            relay: None,
             carrier,
         });
         id
@@ -470,8 +508,9 @@ impl Session {
         let mut early = Vec::new();
         let punch_key = &run.attempt.punch_key;
         let link = TcpLink::new(&config.keys, *role, &config.peer, slot.attempt, punch_key, &mut early)?;
-        slot.carrier =
-            Carrier::Tcp(Box::new(Tcp { link, decoder: Decoder::new(), lane: Lane::new(now), early }));
+        let door = slot.enter(now, (&config.keys, config.own, config.peer), &mut early);
+        let (decoder, lane) = (Decoder::new(), Lane::new(now));
+        slot.carrier = Carrier::Tcp(Box::new(Tcp { link, decoder, lane, early, door }));
         Ok(())
     }
 }

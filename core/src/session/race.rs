@@ -170,11 +170,12 @@ impl Session {
         let Some(slot) = self.slot(link) else { return };
         let (attempt, remote, rung) = (slot.attempt, slot.remote, slot.hope());
         let floor = slot.lane().and_then(super::lane::Lane::floor);
+        let via = slot.relay.as_ref().map(|through| through.via());
         self.down_since = None;
         self.told_up = true;
         self.nomination.rtt(link, floor);
         if let Some(remote) = remote {
-            self.actions.push_back(Action::News(SessionNews::Up { rung, remote, via: None }));
+            self.actions.push_back(Action::News(SessionNews::Up { rung, remote, via }));
         }
         if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) {
             run.is_up = true;
@@ -242,8 +243,14 @@ impl Session {
     pub(super) fn end(&mut self, now: Instant, link: LinkId, reason: &str) {
         let Some(slot) = self.slot(link) else { return };
         let (attempt, remote, transport) = (slot.attempt, slot.remote, slot.transport());
+        let unused = self.nomination.current() != Some(link);
+        let through = self.slot_mut(link).and_then(|slot| slot.relay.take());
         self.close_where(now, reason, |slot| slot.id == link);
-        if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt && run.is_running()) {
+        if let Some(through) = through {
+            if unused {
+                self.relay_failed(now, attempt, &through, reason);
+            }
+        } else if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt && run.is_running()) {
             run.failed(transport, remote, reason);
         }
         if self.nomination.current() == Some(link) {

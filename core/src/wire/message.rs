@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
 
 use crate::ids::{AttemptId, NodeName, PeerName, PublicKey, UserName};
+use crate::nat::NatReport;
 use crate::path::{Candidate, Outcome, RungSet};
 use crate::relay::RelayOffer;
 use crate::wire::codec::{list, maybe_text, text};
@@ -225,6 +226,18 @@ pub struct LoginDone {
     /// The software version of the server.
     #[serde(deserialize_with = "text::<_, MAX_TEXT>")]
     pub software: String,
+    /// Where the server answers STUN, at the address that the client has connected to; none if nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stun: Option<StunPorts>,
+}
+
+/// A server's STUN ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StunPorts {
+    /// The two for UDP.
+    pub udp: [u16; 2],
+    /// The two for TCP.
+    pub tcp: [u16; 2],
 }
 
 /// "I am here." The answer carries the server's time.
@@ -265,6 +278,9 @@ pub struct Report {
     /// What it offers as a relay; none for a node that is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayReport>,
+    /// What it has found out about the NATs before it, with proofs of its public addresses.
+    #[serde(default)]
+    pub nat: NatReport,
 }
 
 /// The answer to [`Report`].
@@ -329,6 +345,10 @@ pub struct PunchStart {
     /// Relays that both sides may meet at, the best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list::<_, _, MAX_OFFERS>")]
     pub relays: Vec<RelayOffer>,
+    /// What the peer has found out about the NATs before it. Public addresses that the server has not seen are
+    /// left out, and proofs are.
+    #[serde(default)]
+    pub nat: NatReport,
 }
 
 impl fmt::Debug for PunchStart {
@@ -343,6 +363,7 @@ impl fmt::Debug for PunchStart {
             .field("asked", &self.asked)
             .field("targets", &self.targets)
             .field("relays", &self.relays)
+            .field("nat", &self.nat)
             .finish()
     }
 }

@@ -269,7 +269,9 @@ impl<N: Net> Task<N> {
                 self.attempt(now, key, attempt);
             }
             Command::Offers { attempt, relays } => {
-                debug!(peer = %self.peer, ?attempt, relays = relays.len(), "more relays");
+                if let Some(core) = &mut self.core {
+                    core.relays(now, attempt, relays);
+                }
             }
             Command::Restrict { targets, end } => {
                 self.restrict(targets);

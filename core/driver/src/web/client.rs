@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -49,6 +49,8 @@ pub struct SignalServer {
 pub struct Signal {
     /// The server's address.
     pub remote: SocketAddr,
+    /// All addresses of its name, that one first.
+    pub addresses: Vec<IpAddr>,
     /// Our address on the way to it.
     pub local: SocketAddr,
     /// Its sending side. Dropping it closes the connection.
@@ -103,16 +105,19 @@ pub async fn connect_signal<N: Net>(net: &N, server: &SignalServer) -> Result<Si
     let deadline = net.now() + CONNECT_TIME;
     let way = Way::to(net, server, deadline).await?;
     let (local, remote) = (way.local, way.remote);
+    let others = way.addresses.iter().copied().filter(|ip| *ip != remote.ip());
+    let addresses = std::iter::once(remote.ip()).chain(others).collect();
     // The server has not proven anything yet, but it is the one that we chose: whole-sized messages.
     let target = Target { path: "/ws", config: ws::config(true) };
-    Ok(match way.tls(net, server, deadline).await? {
+    let signal = match way.tls(net, server, deadline).await? {
         Secured::Plain(stream) => {
             start(net, upgrade(net, server, stream, remote, target, deadline).await?, local, remote)
         }
         Secured::Tls(stream) => {
             start(net, upgrade(net, server, *stream, remote, target, deadline).await?, local, remote)
         }
-    })
+    };
+    Ok(Signal { addresses, ..signal })
 }
 
 /// Connects to the server's relay inside a WebSocket, for networks that let nothing else through.
@@ -147,6 +152,8 @@ struct Way<S> {
     stream: Compat<S>,
     local: SocketAddr,
     remote: SocketAddr,
+    /// All addresses of the server's name.
+    addresses: Vec<IpAddr>,
 }
 
 /// The same with TLS, unless `-insecure`.
@@ -161,9 +168,10 @@ impl<S: StreamIo> Way<S> {
         server: &SignalServer,
         deadline: Instant,
     ) -> Result<Self, SignalError> {
-        let (stream, remote) = connect(net, server, deadline).await?;
+        let (stream, remote, addresses) = connect(net, server, deadline).await?;
+        let addresses = addresses.into_iter().map(|address| address.ip()).collect();
         let local = stream.local_addr().map_err(|error| SignalError::Connect(in_words(&error)))?;
-        Ok(Self { stream: Compat::new(stream), local, remote })
+        Ok(Self { stream: Compat::new(stream), local, remote, addresses })
     }
 
     async fn tls<N: Net<Stream = S>>(
@@ -189,7 +197,7 @@ async fn connect<N: Net>(
     net: &N,
     server: &SignalServer,
     deadline: Instant,
-) -> Result<(N::Stream, SocketAddr), SignalError> {
+) -> Result<(N::Stream, SocketAddr, Vec<SocketAddr>), SignalError> {
     let unknown = |reason| SignalError::Resolve { host: server.host.clone(), reason };
     let addresses = match by(net, deadline, net.resolve(&server.host, server.port)).await {
         Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
@@ -197,7 +205,7 @@ async fn connect<N: Net>(
         Ok(Err(error)) => return Err(unknown(in_words(&error))),
         Err(_) => return Err(unknown(too_slow())),
     };
-    let mut left = alternate(addresses);
+    let mut left = alternate(addresses.clone());
     let mut failures: Vec<String> = Vec::new();
     let race = async {
         let mut running = FuturesUnordered::new();
@@ -228,7 +236,7 @@ async fn connect<N: Net>(
         None
     };
     match by(net, deadline, race).await {
-        Ok(Some(connected)) => Ok(connected),
+        Ok(Some((stream, remote))) => Ok((stream, remote, addresses)),
         Ok(None) => Err(SignalError::Connect(failures.join("; "))),
         Err(_) => {
             failures.push(format!("{}:{}: {}", server.host, server.port, too_slow()));
@@ -327,7 +335,7 @@ where
         }
     };
     net.spawn("signalling", task);
-    Signal { remote, local, outbox, events: taken }
+    Signal { remote, addresses: vec![remote.ip()], local, outbox, events: taken }
 }
 
 /// An error of the system, without its number.

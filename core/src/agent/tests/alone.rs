@@ -6,6 +6,7 @@ use super::*;
 use crate::auth::SecureChannel;
 use crate::auth::login::{PROOF_REQUEST, ServerLogin};
 use crate::ids::{AttemptId, ConnId, PublicKey};
+use crate::nat::NatReport;
 use crate::path::RungSet;
 use crate::relay::RelaySecret;
 use crate::rng::Rng;
@@ -77,6 +78,7 @@ impl Alone {
             observed: ([198, 51, 100, 7], 5).into(),
             heartbeat_ms: 30_000,
             software: "9".to_owned(),
+            stun: None,
         };
         let message = proved.channel.sealer.seal(&encode(PROOF_REQUEST, &done));
         self.channel = Some(proved.channel);
@@ -105,6 +107,7 @@ fn punch(peer: &str, attempt: u8, key: PublicKey) -> PunchStart {
         asked: false,
         targets: None,
         relays: Vec::new(),
+        nat: NatReport::default(),
     }
 }
 

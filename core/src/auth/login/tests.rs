@@ -91,6 +91,7 @@ fn login_done(mac: [u8; 32]) -> LoginDone {
         observed: SocketAddr::from(([203, 0, 113, 7], 40_000)),
         heartbeat_ms: 15_000,
         software: "0.1.0".into(),
+        stun: None,
     }
 }
 

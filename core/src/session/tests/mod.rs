@@ -1,6 +1,7 @@
 //! Two sessions joined in memory, on virtual time: links that come, race, die silently or at once, and peers
 //! that start anew.
 
+mod relay;
 mod udp;
 
 use std::collections::BTreeMap;

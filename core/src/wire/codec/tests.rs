@@ -7,8 +7,10 @@ use serde_bytes::{ByteArray, ByteBuf};
 
 use super::*;
 use crate::ids::{AttemptId, NodeName, PeerName, PublicKey, UserName};
+use crate::nat::{Behaviour, Dependence, Finding, Lifetime, NatReport};
 use crate::path::{Candidate, CandidateKind, Outcome, Rung, RungSet, Transport, Verdict};
 use crate::relay::{Credential, RelayOffer, RelaySecret, TicketKey, Tier};
+use crate::stun::proof::Proof;
 use crate::wire::message::*;
 use crate::wire::{Envelope, encode as encode_message};
 
@@ -126,6 +128,25 @@ fn survives<M: Message + PartialEq + fmt::Debug>(request: u32, message: &M) {
     assert_eq!(&envelope.decode::<M>().unwrap(), message);
 }
 
+fn nat() -> impl Strategy<Value = NatReport> {
+    let finding = prop_oneof![
+        Just(Finding::default()),
+        Just(Finding { is: Dependence::AddressAndPortDependent, confirmed: true }),
+    ];
+    let behaviour = (any::<bool>(), finding, prop::option::of(any::<i32>()), any::<[u8; 16]>());
+    let behaviour = behaviour.prop_map(|(known, mapping, port_step, proof)| Behaviour {
+        translated: known.then_some(true),
+        mapping,
+        port_step,
+        public: known.then(|| ([203, 0, 113, 7], 4000).into()),
+        proof: known.then_some(Proof(proof)),
+        lifetime: known.then_some(Lifetime { at_least: 60, below: None }),
+        ..Behaviour::default()
+    });
+    let part = || prop::option::of(behaviour.clone());
+    (part(), part(), part(), part()).prop_map(|(udp4, udp6, tcp4, tcp6)| NatReport { udp4, udp6, tcp4, tcp6 })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -134,12 +155,13 @@ proptest! {
         request: u32, user in user(), node in node(), key in key(), nonce in bytes(), share in share(),
         versions in prop::collection::vec(any::<u8>(), 0..=MAX_VERSIONS),
         version: u8, signature in bytes(), mac in bytes(), observed in address(), server_time_ms: u64,
-        heartbeat_ms: u64, software in short(),
+        heartbeat_ms: u64, software in short(), udp: [u16; 2], tcp: [u16; 2], has_stun: bool,
     ) {
+        let stun = has_stun.then_some(StunPorts { udp, tcp });
         survives(request, &LoginHello { versions, user, node, key, nonce, share: share.clone() });
         survives(request, &LoginChallenge { version, key, nonce, share, signature });
         survives(request, &LoginProof { mac, signature });
-        survives(request, &LoginDone { mac, server_time_ms, observed, heartbeat_ms, software });
+        survives(request, &LoginDone { mac, server_time_ms, observed, heartbeat_ms, software, stun });
     }
 
     #[test]
@@ -148,8 +170,9 @@ proptest! {
         peers in peers(), outcomes in prop::collection::vec(outcome(), 0..=MAX_OUTCOMES),
         attempt in attempt(), code in code(), text in short(), server_time_ms: u64,
         relay in prop::option::of(relay()), rtts in rtts(), keys in secrets(), shares in shares(),
+        nat in nat(),
     ) {
-        survives(request, &Report { software, platform, candidates, rungs, peers: peers.clone(), relay });
+        survives(request, &Report { software, platform, candidates, rungs, peers: peers.clone(), relay, nat });
         let reply = ReportReply { online: peers.clone(), keys: keys.clone(), shares: shares.clone() };
         survives(request, &reply);
         survives(request, &PushRelayKeys { keys });
@@ -172,7 +195,7 @@ proptest! {
         request: u32, peer in peer(), candidates in candidates(), rungs in rungs(), attempt in attempt(),
         key in key(), punch_key in bytes(), asked: bool, name in short(), rule in prop::option::of(short()),
         exclude in prop::collection::vec(key(), 0..=MAX_EXCLUDED), targets in prop::option::of(targets()),
-        relays in offers(), rtts in rtts(), reachable: bool,
+        relays in offers(), rtts in rtts(), reachable: bool, nat in nat(),
     ) {
         let connect =
             Connect { peer: peer.clone(), candidates: candidates.clone(), rungs, exclude: exclude.clone() };
@@ -183,7 +206,7 @@ proptest! {
         survives(request, &PushRelayCheck { reachable, reason: name.clone() });
         survives(request, &PushRelayNews {});
         survives(request, &ConnectReply { attempt });
-        let start = PunchStart { attempt, peer, key, candidates, rungs, punch_key, asked, targets, relays };
+        let start = PunchStart { attempt, peer, key, candidates, rungs, punch_key, asked, targets, relays, nat };
         survives(request, &start);
         survives(request, &PunchStartReply {});
         survives(request, &PushForward { name: name.clone(), rule });
@@ -201,6 +224,7 @@ proptest! {
     ) {
         let report = Report {
             software: "1".into(), platform: "p".into(), candidates, rungs: RungSet::ALL, peers, relay: None,
+            nat: NatReport::default(),
         };
         let mut body = Vec::new();
         encode(&report, &mut body);

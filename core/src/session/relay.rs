@@ -1,0 +1,278 @@
+//! Links through relays: when they are dialled, what is said to the relay, and what is said of it afterwards.
+//!
+//! A relay is the last resort, so it gives the direct rungs their first round trips: [`HEAD_START`], and as much
+//! again for each better tier that there is; none where nothing else can be tried, or where all of that has
+//! failed. Relays of one tier are dialled together, and both nodes dial: a relay never does. On the connection
+//! the node first proves to the relay that it may use it ([`Dialer`]); what it has to say to its peer, preface
+//! and TLS, goes out right behind that, unasked, and the peer's comes behind the relay's word that it is there.
+
+use std::time::{Duration, Instant};
+
+use super::attempt::Run;
+use super::carrier::{Carrier, Slot};
+use super::{Action, LinkId, Session};
+use crate::agent::io::{SessionNews, Via};
+use crate::ids::{AttemptId, PublicKey};
+use crate::link::LinkKeys;
+use crate::path::Rung;
+use crate::relay::{Access, DialError, Dialer, Reason, Tier};
+
+/// The relay that a connection goes to.
+#[derive(Debug)]
+pub(super) struct Through {
+    access: Access,
+    /// When the connection was up: the challenge comes a round trip later.
+    since: Option<Instant>,
+    blame: Blame,
+}
+
+/// Whose fault it is if nothing comes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    /// The relay's: it is not to be offered again soon.
+    Relay,
+    /// That of what was shown to it: another permission may do.
+    Permission,
+    /// The peer's, or nobody's.
+    Nobody,
+}
+
+/// The handshake with the relay, before a link begins.
+pub(super) struct Door {
+    dialer: Dialer,
+    /// What goes to the peer once the response is out.
+    held: Vec<u8>,
+}
+
+/// A relay of an attempt.
+#[derive(Debug)]
+pub(super) struct Offered {
+    access: Access,
+    /// Which of its addresses is next.
+    next: usize,
+    state: State,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// Its turn has not come.
+    Waiting,
+    Dialled,
+    Failed(String),
+}
+
+impl Through {
+    fn new(access: Access) -> Self {
+        Self { access, since: None, blame: Blame::Relay }
+    }
+
+    pub(super) fn rung(&self) -> Rung {
+        self.access.offer.tier.rung()
+    }
+
+    /// As the agent is told it.
+    pub(super) fn via(&self) -> Via {
+        Via { relay: self.access.offer.key, name: self.access.offer.relay.clone() }
+    }
+}
+
+impl Door {
+    /// Goes through as far as `input` leads: how much of it is done with, and whether the peer is behind the
+    /// rest. What is to be sent is appended to `out`.
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, bool), DialError> {
+        let used = self.dialer.receive(now, input, out)?;
+        if self.dialer.has_responded() {
+            out.append(&mut self.held);
+        }
+        Ok((used, self.dialer.is_paired()))
+    }
+}
+
+impl Offered {
+    pub(super) fn new(access: Access) -> Self {
+        Self { access, next: 0, state: State::Waiting }
+    }
+
+    fn key(&self) -> PublicKey {
+        self.access.offer.key
+    }
+
+    fn tier(&self) -> Tier {
+        self.access.offer.tier
+    }
+
+    pub(super) fn rung(&self) -> Rung {
+        self.tier().rung()
+    }
+
+    /// What became of it, for people; none if it was not tried.
+    pub(super) fn why(&self) -> Option<String> {
+        let via = self.access.offer.via();
+        match &self.state {
+            State::Waiting => None,
+            State::Dialled => Some(format!("{via}: no answer")),
+            State::Failed(reason) => Some(format!("{via}: {reason}")),
+        }
+    }
+}
+
+impl Run {
+    /// When the next relay's turn comes. `alone` says that nothing but relays is left to try.
+    fn relay_due(&self, alone: bool) -> Option<Instant> {
+        if !self.is_running() || self.is_up {
+            return None;
+        }
+        let waiting = self.relays.iter().filter(|relay| relay.state == State::Waiting);
+        let tier = waiting.map(Offered::tier).min()?;
+        // Those of better tiers that have not failed yet.
+        let mut before: Vec<Tier> = self
+            .relays
+            .iter()
+            .filter(|relay| relay.tier() < tier && !matches!(relay.state, State::Failed(_)))
+            .map(Offered::tier)
+            .collect();
+        before.dedup();
+        let turns = u32::try_from(before.len()).unwrap_or(u32::MAX).saturating_add(u32::from(!alone));
+        Some(self.started + HEAD_START.saturating_mul(turns))
+    }
+}
+
+impl Session {
+    /// More relays for an attempt. Those that it has had are tried again with what is shown now.
+    pub fn relays(&mut self, now: Instant, attempt: AttemptId, relays: Vec<Access>) {
+        let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt && run.is_running()) else {
+            return;
+        };
+        for access in relays {
+            let room = run.relays.len() < MAX_RELAYS;
+            match run.relays.iter_mut().find(|relay| relay.key() == access.offer.key) {
+                Some(known) if known.state == State::Dialled => {}
+                Some(known) => *known = Offered::new(access),
+                None if room => run.relays.push(Offered::new(access)),
+                None => {}
+            }
+        }
+        run.relays.sort_by_key(Offered::tier);
+        self.dial_relays(now);
+    }
+
+    /// When [`Self::dial_relays`] has something to do.
+    pub(super) fn relay_deadline(&self) -> Option<Instant> {
+        self.runs.iter().filter_map(|run| run.relay_due(self.is_alone(run.id()))).min()
+    }
+
+    /// Dials the relays whose turn it is.
+    pub(super) fn dial_relays(&mut self, now: Instant) {
+        let mut dials: Vec<(AttemptId, Access, usize)> = Vec::new();
+        let links = &self.links;
+        for run in &mut self.runs {
+            let id = run.id();
+            let alone = is_alone(links, id);
+            while run.relay_due(alone).is_some_and(|at| at <= now) {
+                let waiting = run.relays.iter_mut().filter(|relay| relay.state == State::Waiting);
+                let Some(relay) = waiting.min_by_key(|relay| relay.tier()) else { break };
+                if relay.access.offer.addresses.get(relay.next).is_some() {
+                    relay.state = State::Dialled;
+                    dials.push((id, relay.access.clone(), relay.next));
+                    relay.next += 1;
+                } else {
+                    relay.state = State::Failed("no address".to_owned());
+                }
+            }
+        }
+        for (attempt, access, at) in dials {
+            let Some(to) = access.offer.addresses.get(at).copied() else { continue };
+            let link = self.add_slot(now, attempt, Some(to), Carrier::Dialled);
+            if let Some(slot) = self.slot_mut(link) {
+                slot.relay = Some(Box::new(Through::new(access)));
+            }
+            self.actions.push_back(Action::Dial { link, to });
+        }
+    }
+
+    /// The relay said no, or is none.
+    pub(super) fn turned_away(&mut self, now: Instant, link: LinkId, error: &DialError) {
+        if let Some(through) = self.slot_mut(link).and_then(|slot| slot.relay.as_mut()) {
+            through.blame = match error {
+                DialError::Refused { reason: Reason::NoPeer | Reason::Replaced } => Blame::Nobody,
+                DialError::Refused { reason } if reason.wants_new_permission() => Blame::Permission,
+                DialError::Refused { .. } | DialError::Other(_) | DialError::NotARelay => Blame::Relay,
+            };
+        }
+        self.end(now, link, &error.to_string());
+    }
+
+    /// A connection to a relay, or the link through it, is over before it carried anything.
+    pub(super) fn relay_failed(&mut self, now: Instant, attempt: AttemptId, through: &Through, reason: &str) {
+        let relay = through.access.offer.key;
+        let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) else { return };
+        if let Some(offered) = run.relays.iter_mut().find(|offered| offered.key() == relay) {
+            let more = through.since.is_none() && offered.next < offered.access.offer.addresses.len();
+            offered.state = if more { State::Waiting } else { State::Failed(reason.to_owned()) };
+            if more {
+                return self.dial_relays(now);
+            }
+        }
+        let used_up = run.relays.iter().all(|offered| matches!(offered.state, State::Failed(_)));
+        let wanted = run.is_running()
+            && !run.is_up
+            && run.asked < MAX_ASKED
+            && (used_up || through.blame == Blame::Permission);
+        if through.blame == Blame::Relay {
+            let news = SessionNews::RelayFailed { relay, reason: reason.to_owned() };
+            self.actions.push_back(Action::News(news));
+        }
+        if wanted {
+            run.asked += 1;
+            self.actions.push_back(Action::News(SessionNews::RelaysWanted { attempt }));
+        }
+        self.dial_relays(now);
+    }
+
+    fn is_alone(&self, attempt: AttemptId) -> bool {
+        is_alone(&self.links, attempt)
+    }
+}
+
+impl Slot {
+    /// The connection to a relay is up: begins the handshake with it. `early` is what goes to the peer.
+    pub(super) fn enter(
+        &mut self,
+        now: Instant,
+        (keys, own, peer): (&LinkKeys, PublicKey, PublicKey),
+        early: &mut Vec<u8>,
+    ) -> Option<Door> {
+        let through = self.relay.as_mut()?;
+        through.since = Some(now);
+        let held = std::mem::take(early);
+        let dialer = Dialer::new(keys.clone(), own, peer, &through.access, early);
+        Some(Door { dialer, held })
+    }
+
+    /// The relay has answered: what its round trip is, once.
+    pub(super) fn entered(&mut self, now: Instant) -> Option<SessionNews> {
+        let through = self.relay.as_mut().filter(|through| through.blame == Blame::Relay)?;
+        // From here on it does what it should; whether the peer comes is another matter.
+        through.blame = Blame::Nobody;
+        let rtt = now.saturating_duration_since(through.since?);
+        Some(SessionNews::RelayRtt { relay: through.access.offer.key, rtt })
+    }
+}
+
+/// Whether nothing but relays is left to try in an attempt.
+fn is_alone(links: &[Slot], attempt: AttemptId) -> bool {
+    !links.iter().any(|slot| slot.attempt == attempt && slot.relay.is_none())
+}
+
+/// What the direct rungs have before the first relay is dialled, and a tier before the next: two round trips of
+/// most paths, and nothing that a person feels.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// The most relays of one attempt: what comes with it, and as many again for the asking.
+const MAX_RELAYS: usize = 16;
+/// How often an attempt asks for more: once for those that were of no use, once for permissions too old.
+const MAX_ASKED: u32 = 2;

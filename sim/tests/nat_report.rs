@@ -1,0 +1,150 @@
+//! What a node says of the NATs before it, with the whole stack at work: by name, as `status` shows it.
+
+#![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::*;
+use inp2p_core::status::{NatStatus, Status};
+use inp2p_driver::agent::AgentHandle;
+use inp2p_driver::net::Net;
+use inp2p_sim::nat::Preset;
+use inp2p_sim::{Fault, HostId, LinkConfig, World, programs};
+
+type Agent = Arc<Mutex<Option<Arc<AgentHandle>>>>;
+
+struct Here {
+    world: World,
+    server: HostId,
+}
+
+impl Here {
+    fn new() -> Self {
+        let world = World::new(3);
+        let server = world.public_host("server", 10, LinkConfig::default());
+        let here = Self { world, server };
+        here.serve();
+        here
+    }
+
+    fn serve(&self) {
+        self.world.program(self.server, |net| {
+            let inner = net.clone();
+            net.spawn("main", async move {
+                let setup = programs::server(&inner);
+                let _server = inp2p_driver::server::start(inner, setup).await.unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+    }
+
+    fn node(
+        &self,
+        name: &'static str,
+        number: u16,
+        nat: Preset,
+        forwards: &'static [&'static str],
+    ) -> Node<'_> {
+        let host = self.world.home(name, number, nat, LinkConfig::default()).host;
+        let agent = Agent::default();
+        let slot = agent.clone();
+        self.world.program(host, move |net| {
+            let (inner, slot) = (net.clone(), slot.clone());
+            net.spawn("echo", echo(net.clone(), 22));
+            net.spawn("main", async move {
+                let setup = programs::node(&inner, name, "server", forwards);
+                let handle = inp2p_driver::agent::start(inner, setup).await.unwrap();
+                *slot.lock().unwrap() = Some(Arc::new(handle));
+                std::future::pending::<()>().await;
+            });
+        });
+        Node { world: &self.world, host, agent }
+    }
+}
+
+struct Node<'a> {
+    world: &'a World,
+    host: HostId,
+    agent: Agent,
+}
+
+impl Node<'_> {
+    fn status(&self) -> Status {
+        let agent = self.agent.lock().unwrap().clone().unwrap();
+        self.world.block_on(self.host, LIMIT, async move { agent.status().await })
+    }
+
+    fn nat(&self) -> NatStatus {
+        self.status().nat
+    }
+
+    fn rung(&self) -> Option<String> {
+        self.status().peers.first()?.rung.map(|rung| rung.as_str().to_owned())
+    }
+}
+
+#[test]
+fn every_kind_of_nat_is_told_by_name() {
+    const ALL: &str = "endpoint-independent";
+    const BY_PORT: &str = "address-and-port-dependent";
+    // The server has one address, so there is none but its own to answer from: what lets its other port in may
+    // be laxer still, and is not confirmed.
+    const BY_ADDRESS: &str = "address-dependent";
+    for (preset, kind, mapping, filtering) in [
+        (Preset::Open, "none", ALL, BY_ADDRESS),
+        (Preset::FullCone, "cone", ALL, BY_ADDRESS),
+        (Preset::AddressRestricted, "cone", ALL, BY_ADDRESS),
+        (Preset::PortRestricted, "cone", ALL, BY_PORT),
+        (Preset::SymmetricSequential, "symmetric", BY_PORT, BY_PORT),
+        (Preset::SymmetricRandom, "symmetric", BY_PORT, BY_PORT),
+        (Preset::Cgnat, "cone", ALL, BY_PORT),
+        (Preset::UdpBlocked, "blocked", "unknown", "unknown"),
+    ] {
+        let here = Here::new();
+        let node = here.node("a", 1, preset, &[]);
+        here.world.run_for(Duration::from_secs(15));
+        let udp = node.nat().udp;
+        let told = (udp.kind.as_str(), udp.mapping.as_str(), udp.filtering.as_str());
+        assert_eq!(told, (kind, mapping, filtering), "{preset}: {udp:?}");
+        assert_eq!(udp.public.is_some(), preset != Preset::UdpBlocked, "{preset}: {udp:?}");
+        assert!(filtering != BY_ADDRESS || !udp.filtering_confirmed, "{preset}: {udp:?}");
+        let step = (preset == Preset::SymmetricSequential).then_some(1);
+        assert_eq!(udp.port_step, step, "{preset}");
+        let tcp = node.nat().tcp;
+        assert_eq!(tcp.kind.as_str(), if kind == "blocked" { "cone" } else { kind }, "{preset}: {tcp:?}");
+    }
+}
+
+#[test]
+fn two_behind_cones_meet_at_what_the_server_saw() {
+    for nats in [
+        [Preset::PortRestricted, Preset::PortRestricted],
+        [Preset::FullCone, Preset::Cgnat],
+        [Preset::AddressRestricted, Preset::PortRestricted],
+    ] {
+        let here = Here::new();
+        let _b = here.node("b", 2, nats[1], &[]);
+        let a = here.node("a", 1, nats[0], &["2222:b:22"]);
+        here.world.run_for(Duration::from_secs(10));
+        assert_eq!(a.rung().as_deref(), Some("udp-punch"), "{nats:?}: {:?}", a.status().peers);
+    }
+}
+
+#[test]
+fn proofs_are_renewed_when_the_server_is_another_process() {
+    let here = Here::new();
+    let b = here.node("b", 2, Preset::PortRestricted, &[]);
+    here.world.run_for(Duration::from_secs(10));
+    here.world.inject(Fault::Crash(here.server));
+    here.world.run_for(Duration::from_secs(3));
+    here.world.inject(Fault::Restart(here.server));
+    here.world.run_for(Duration::from_secs(40));
+    assert!(b.status().server.connected);
+    // One that comes new is told where `b` is, though all that `b` had shown was void.
+    let a = here.node("a", 1, Preset::PortRestricted, &["2222:b:22"]);
+    here.world.run_for(Duration::from_secs(10));
+    assert_eq!(a.rung().as_deref(), Some("udp-punch"), "{:?}", a.status().peers);
+}
