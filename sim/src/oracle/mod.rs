@@ -11,10 +11,18 @@ use std::time::Duration;
 use inp2p_core::path::Rung;
 
 use crate::nat::Preset;
-use crate::scenario::{Forward, Manner, Party, Relay, Scenario, Stream, Trouble, What};
+use crate::scenario::{Forward, Manner, Party, Scenario, Stream, Trouble, What};
 
 /// The rungs that exist so far, best first.
-pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::TcpDirect];
+pub const RUNGS: &[Rung] = &[
+    Rung::UdpDirect,
+    Rung::UdpPunch,
+    Rung::TcpDirect,
+    Rung::TcpPunch,
+    Rung::PrivateRelay,
+    Rung::SuperRelay,
+    Rung::ServerRelay,
+];
 
 /// Whether a rung leads from one node to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,8 +47,9 @@ pub fn chance(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
         _ if !RUNGS.contains(&rung) => Chance::Never,
         Rung::ServerRelay if scenario.server_relay => Chance::Surely,
         Rung::ServerRelay => Chance::Never,
-        Rung::PrivateRelay => relayed(scenario, a, b, Relay::Private),
-        Rung::SuperRelay => relayed(scenario, a, b, Relay::Super),
+        // All nodes are one user's, to whom a relay for all users is one of his own.
+        Rung::PrivateRelay => relayed(scenario, a, b),
+        Rung::SuperRelay => Chance::Never,
         Rung::UdpDirect | Rung::UdpPunch | Rung::TcpDirect | Rung::TcpPunch => {
             paths::between(&scenario.ends_at(a), &scenario.ends_at(b), rung)
         }
@@ -57,11 +66,11 @@ pub fn is_luck(scenario: &Scenario, forward: &Forward, rung: Rung, best: Option<
 }
 
 /// Whether another node relays for the two: one that is to, and that both can dial.
-fn relayed(scenario: &Scenario, a: usize, b: usize, relay: Relay) -> Chance {
+fn relayed(scenario: &Scenario, a: usize, b: usize) -> Chance {
     let leaves = |node: usize| scenario.ends_at(node).preset != Preset::Only443;
     let others = (0..scenario.nodes.len()).filter(|node| *node != a && *node != b);
     let serving =
-        others.filter(|node| scenario.nodes[*node].relay == Some(relay)).map(|node| scenario.ends_at(node));
+        others.filter(|node| scenario.nodes[*node].relay.is_some()).map(|node| scenario.ends_at(node));
     let best = serving.map(|site| match site.preset {
         // Seen at its own address, so the server can try it, and everybody dials it there.
         Preset::Open => Chance::Surely,
@@ -105,6 +114,11 @@ pub fn fate(scenario: &Scenario, stream: &Stream) -> Fate {
         };
         return if scenario.faults.iter().any(absent) { Fate::Any } else { Fate::Refused };
     }
+    if before.max(after) >= Some(Rung::PrivateRelay)
+        && scenario.faults.iter().any(|fault| befalls_a_relay(fault, scenario))
+    {
+        return Fate::Any;
+    }
     let harmful: Vec<&Trouble> =
         scenario.faults.iter().filter(|fault| harms(fault, scenario, stream)).collect();
     match harmful[..] {
@@ -121,6 +135,13 @@ pub fn fate(scenario: &Scenario, stream: &Stream) -> Fate {
         }
         _ => Fate::Any,
     }
+}
+
+/// Whether a fault has to do with a machine that relays.
+fn befalls_a_relay(fault: &Trouble, scenario: &Scenario) -> bool {
+    let mut relays = (0..scenario.nodes.len()).filter(|node| scenario.nodes[*node].relay.is_some());
+    let server = scenario.server_relay && fault.what.befalls(Party::Server);
+    server || relays.any(|node| fault.what.befalls(Party::Node(node)))
 }
 
 /// Whether a fault can have to do with how a connection fares.
@@ -153,8 +174,10 @@ fn harms(fault: &Trouble, scenario: &Scenario, stream: &Stream) -> bool {
 /// of a login may get lost, each time costs more than the one before.
 fn ready(scenario: &Scenario, stream: &Stream) -> Duration {
     let forward = scenario.forwards[stream.forward];
-    let lines = [forward.from, forward.to].map(|node| scenario.nodes[scenario.begins_at(node).carrier].line);
-    if lines.iter().any(|line| line.loss > 0) { LOSSY_LOGIN } else { LOGIN }
+    let ends = [forward.from, forward.to].into_iter();
+    let relays = (0..scenario.nodes.len()).filter(|node| scenario.nodes[*node].relay.is_some());
+    let mut lines = ends.chain(relays).map(|node| scenario.nodes[scenario.begins_at(node).carrier].line);
+    if lines.any(|line| line.loss > 0) { LOSSY_LOGIN } else { LOGIN }
 }
 
 /// Whether nothing is wrong with the server while nodes need it because of `fault`: there is no new link

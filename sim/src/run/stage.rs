@@ -10,7 +10,7 @@ use inp2p_core::status::Status;
 use inp2p_driver::agent::AgentHandle;
 use inp2p_driver::net::Net;
 use inp2p_driver::server::ServerHandle;
-use inp2p_driver::setup::{RelaySetup, ServerRelay, ServerSetup};
+use inp2p_driver::setup::{ServerRelay, ServerSetup};
 
 use super::flaw::{Flaw, FlawedNet};
 use super::traffic::{self, Ledger, SERVICE_PORT};
@@ -128,11 +128,8 @@ impl Stage {
             let mut setup = programs::node(&net, &name, "server", &rules);
             setup.port = port;
             if let Some(relay) = relay {
-                let super_relay = relay == Relay::Super;
-                setup.relay =
-                    RelaySetup { enabled: true, super_relay, port: RELAY_PORT, bandwidth_mbps: RELAY_RATE };
+                setup = programs::relaying(setup, relay == Relay::Super);
             }
-            setup.agent.server_address = format!("server:{port}");
             let running = running.clone();
             net.clone().spawn("main", async move {
                 let started = match flaw {
@@ -377,9 +374,5 @@ const MOVED_NUMBER: u16 = 0x4000;
 const FIRST_MATE: u16 = 10;
 const FIRST_ROAMED: u16 = 50;
 const MOST_ROAMS: u16 = 16;
-
-/// The default, and Mbit/s, the default too.
-const RELAY_PORT: u16 = 27_185;
-const RELAY_RATE: u32 = 10;
 
 const INTERFACE: &str = "eth0";
