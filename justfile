@@ -59,6 +59,13 @@ purity:
         echo "inp2p-driver names a runtime" >&2
         exit 1
     fi
+    # The example is a runtime itself.
+    if grep -rnE 'inp2p_runtime_|\b(tokio|smol|async_std|async_io|async_executor|mio)::' --include='*.rs' core sim bins |
+        grep -vE '^bins/(src/run.rs|examples/small-runtime/)'; then
+        echo "only bins/src/run.rs may name a runtime" >&2
+        exit 1
+    fi
+    echo "runtimes are named in bins/src/run.rs alone"
 
 # Every set of runtimes compiles, the kit passes on async-std too, and the programs' tests with each runtime and with
 # different ones on the two ends. On tokio alone `test` has run them.

@@ -93,3 +93,33 @@ fn private_before_super_before_server_and_the_next_when_one_dies() {
     assert_eq!(on(&a, Rung::PrivateRelay), "r");
     echo(&mut open, b"and back").unwrap();
 }
+
+#[test]
+fn a_relay_of_all_users_carries_what_is_shared_across_them() {
+    let lab = Lab::new("across");
+    let users = ["alice", "bob", "carol"].map(|user| format!("{user}={}", lab::TOKEN));
+    let server = lab.server_of(&[
+        "-server-relay=false",
+        "-token",
+        &users[0],
+        "-token",
+        &users[1],
+        "-token",
+        &users[2],
+    ]);
+    let of = |user: &'static str, more: &[&'static str]| [&["-user", user], more].concat();
+    // Private relays of either side are none for a pair of two users.
+    let _private = lab.node(&server, "r").with(&of("alice", &["-relay", "-relay-port", "0"])).online();
+    let of_all = lab.node(&server, "s").with(&of("carol", &["-super", "-relay-port", "0"])).online();
+    reachable(&of_all);
+    let echoing = target::echo();
+    let _b = lab.node(&server, "b").with(&of("bob", RELAYS)).online();
+    let a = lab.node(&server, "a").with(&of("alice", RELAYS)).forward("b@bob", echoing).online();
+    assert_eq!(server.rest(&lab, "PUT", "/shares/bob/b/alice", &format!("[\"{echoing}\"]")).0, 200);
+    assert_eq!(on(&a, Rung::SuperRelay), "s@carol");
+    let mut open = a.connect();
+    echo(&mut open, b"by ticket").unwrap();
+    of_all.wait_until("counted", |status| (status.relay.bytes > 0).then_some(()));
+    assert_eq!(server.rest(&lab, "DELETE", "/shares/bob/b/alice", "").0, 200);
+    assert_eq!(lab::end_of(&mut open), lab::End::Reset);
+}

@@ -237,7 +237,14 @@ impl std::str::FromStr for Rungs {
 }
 
 /// The rungs of this version.
-const RUNGS: [Rung; 3] = [Rung::UdpDirect, Rung::UdpPunch, Rung::TcpDirect];
+const RUNGS: [Rung; 6] = [
+    Rung::UdpDirect,
+    Rung::UdpPunch,
+    Rung::TcpDirect,
+    Rung::PrivateRelay,
+    Rung::SuperRelay,
+    Rung::ServerRelay,
+];
 
 /// The original's default ports and bandwidth.
 const SERVER_PORT: u16 = 27183;

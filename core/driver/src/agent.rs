@@ -141,13 +141,20 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
     let (news_in, news) = mpsc::channel(NEWS);
     let (internal_in, internal) = mpsc::channel(INTERNAL);
     let first = agent.status();
+    let server = SignalServer { host: setup.host, port: setup.port, tls };
     let control = Control {
         timer: net.timer(),
         agent,
         store,
         service,
-        server: SignalServer { host: setup.host, port: setup.port, tls },
-        common: Arc::new(Common { keys, own, instance: rng.bytes(), allow: setup.allow }),
+        common: Arc::new(Common {
+            keys,
+            own,
+            instance: rng.bytes(),
+            allow: setup.allow,
+            server: server.clone(),
+        }),
+        server,
         port: udp,
         registry,
         sessions: BTreeMap::new(),

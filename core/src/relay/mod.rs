@@ -82,3 +82,6 @@ impl fmt::Display for Tier {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

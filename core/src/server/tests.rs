@@ -98,6 +98,35 @@ fn every_kind_of_request_is_answered_and_none_ends_the_connection() {
     assert!(world.raw(raw.0).closed.is_none());
 }
 
+/// The first grievance with the original: reports were not answered, and what came of them nobody knew.
+#[test]
+fn every_report_is_answered() {
+    let mut world = World::new(1);
+    let mut a = world.log_in_raw(HERE, ("a", 1, TOKEN)).unwrap();
+    let odd = Report {
+        candidates: vec![candidate("0.0.0.0:0")],
+        rungs: RungSet::NONE,
+        ..report(&["a", "b@nobody"])
+    };
+    for report in [report(&[]), report(&["b"]), odd] {
+        assert!(read::<ReportReply>(&world.request_raw(&mut a, &report)).is_some());
+    }
+    for attempt in [[0; 16], [9; 16]] {
+        let report = AttemptReport { attempt: AttemptId(attempt), outcomes: vec![], rtts: vec![] };
+        assert!(
+            read::<crate::wire::message::AttemptReportReply>(&world.request_raw(&mut a, &report)).is_some()
+        );
+    }
+    // One that cannot be read too.
+    for kind in [kind::REPORT, kind::ATTEMPT_REPORT] {
+        let mut message = vec![1];
+        message.extend(kind.to_be_bytes());
+        message.extend([0, 0, 0, 99, 0x80]);
+        let answers = world.ask_raw(&mut a, &message);
+        assert_eq!((answers.len(), code(&answers[0])), (1, Some(Code::BadRequest)));
+    }
+}
+
 #[test]
 fn replies_to_nothing_are_not_answered() {
     let mut world = World::new(1);

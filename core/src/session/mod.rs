@@ -69,6 +69,11 @@ pub enum Action {
         /// Where to.
         to: SocketAddr,
     },
+    /// Connect to the server's relay inside a WebSocket; then [`Session::connected`] or [`Session::closed`].
+    DialServer {
+        /// The link that comes of it.
+        link: LinkId,
+    },
     /// Let datagrams come to a link over UDP.
     Route(UdpRoute),
     /// A link over UDP is over. Send these last datagrams.
@@ -293,10 +298,8 @@ impl Session {
         if through {
             tcp.door = None;
         }
-        if used > 0
-            && let Some(news) = slot.entered(now)
-        {
-            self.actions.push_back(Action::News(news));
+        if used > 0 {
+            self.entered(now, link);
         }
         Ok((used, through))
     }

@@ -5,6 +5,9 @@
 //! failed. Relays of one tier are dialled together, and both nodes dial: a relay never does. On the connection
 //! the node first proves to the relay that it may use it ([`Dialer`]); what it has to say to its peer, preface
 //! and TLS, goes out right behind that, unasked, and the peer's comes behind the relay's word that it is there.
+//!
+//! The server's relay has one more way in, a WebSocket: it is taken where its addresses lead nowhere, or to
+//! something that is silent for [`SILENCE`] or speaks another language, as proxies and filters do.
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +26,8 @@ pub(super) struct Through {
     access: Access,
     /// When the connection was up: the challenge comes a round trip later.
     since: Option<Instant>,
+    /// Whether it said no, in the relays' own words.
+    refused: bool,
     blame: Blame,
 }
 
@@ -48,8 +53,10 @@ pub(super) struct Door {
 #[derive(Debug)]
 pub(super) struct Offered {
     access: Access,
-    /// Which of its addresses is next.
+    /// Which of its ways in is next: its addresses, then the WebSocket if it has one.
     next: usize,
+    /// When the last of them was tried, as long as there was no answer.
+    unanswered: Option<Instant>,
     state: State,
 }
 
@@ -63,7 +70,7 @@ enum State {
 
 impl Through {
     fn new(access: Access) -> Self {
-        Self { access, since: None, blame: Blame::Relay }
+        Self { access, since: None, refused: false, blame: Blame::Relay }
     }
 
     pub(super) fn rung(&self) -> Rung {
@@ -95,7 +102,7 @@ impl Door {
 
 impl Offered {
     pub(super) fn new(access: Access) -> Self {
-        Self { access, next: 0, state: State::Waiting }
+        Self { access, next: 0, unanswered: None, state: State::Waiting }
     }
 
     fn key(&self) -> PublicKey {
@@ -104,6 +111,18 @@ impl Offered {
 
     fn tier(&self) -> Tier {
         self.access.offer.tier
+    }
+
+    /// How many ways in it has.
+    fn ways(&self) -> usize {
+        self.access.offer.addresses.len() + usize::from(self.access.offer.websocket)
+    }
+
+    /// When the WebSocket is tried beside an address that does not answer.
+    fn websocket_due(&self) -> Option<Instant> {
+        let last = self.access.offer.websocket && self.next + 1 == self.ways();
+        let at = self.unanswered.filter(|_| last && self.state == State::Dialled)?;
+        Some(at + SILENCE)
     }
 
     pub(super) fn rung(&self) -> Rung {
@@ -140,6 +159,12 @@ impl Run {
         let turns = u32::try_from(before.len()).unwrap_or(u32::MAX).saturating_add(u32::from(!alone));
         Some(self.started + HEAD_START.saturating_mul(turns))
     }
+
+    /// When a WebSocket is tried beside an address that does not answer.
+    fn websocket_due(&self) -> Option<Instant> {
+        let seeking = self.is_running() && !self.is_up;
+        self.relays.iter().filter(|_| seeking).filter_map(Offered::websocket_due).min()
+    }
 }
 
 impl Session {
@@ -163,7 +188,8 @@ impl Session {
 
     /// When [`Self::dial_relays`] has something to do.
     pub(super) fn relay_deadline(&self) -> Option<Instant> {
-        self.runs.iter().filter_map(|run| run.relay_due(self.is_alone(run.id()))).min()
+        let turns = self.runs.iter().filter_map(|run| run.relay_due(self.is_alone(run.id())));
+        turns.chain(self.runs.iter().filter_map(Run::websocket_due)).min()
     }
 
     /// Dials the relays whose turn it is.
@@ -173,11 +199,21 @@ impl Session {
         for run in &mut self.runs {
             let id = run.id();
             let alone = is_alone(links, id);
-            while run.relay_due(alone).is_some_and(|at| at <= now) {
-                let waiting = run.relays.iter_mut().filter(|relay| relay.state == State::Waiting);
-                let Some(relay) = waiting.min_by_key(|relay| relay.tier()) else { break };
-                if relay.access.offer.addresses.get(relay.next).is_some() {
+            loop {
+                let turn = run.relay_due(alone).is_some_and(|at| at <= now);
+                let silent = run.websocket_due().is_some_and(|at| at <= now);
+                let mut relays = run.relays.iter_mut();
+                let relay = match (turn, silent) {
+                    (true, _) => {
+                        relays.filter(|relay| relay.state == State::Waiting).min_by_key(|relay| relay.tier())
+                    }
+                    (false, true) => relays.find(|relay| relay.websocket_due().is_some_and(|at| at <= now)),
+                    (false, false) => None,
+                };
+                let Some(relay) = relay else { break };
+                if relay.next < relay.ways() {
                     relay.state = State::Dialled;
+                    relay.unanswered = Some(now);
                     dials.push((id, relay.access.clone(), relay.next));
                     relay.next += 1;
                 } else {
@@ -185,19 +221,46 @@ impl Session {
                 }
             }
         }
-        for (attempt, access, at) in dials {
-            let Some(to) = access.offer.addresses.get(at).copied() else { continue };
-            let link = self.add_slot(now, attempt, Some(to), Carrier::Dialled);
+        for (attempt, access, way) in dials {
+            let addresses = &access.offer.addresses;
+            let to = addresses.get(way).copied();
+            // Inside a WebSocket it is the server still, wherever that is.
+            let remote = to.or_else(|| addresses.first().copied());
+            let link = self.add_slot(now, attempt, remote, Carrier::Dialled);
             if let Some(slot) = self.slot_mut(link) {
                 slot.relay = Some(Box::new(Through::new(access)));
             }
-            self.actions.push_back(Action::Dial { link, to });
+            self.actions.push_back(match to {
+                Some(to) => Action::Dial { link, to },
+                None => Action::DialServer { link },
+            });
+        }
+    }
+
+    /// The relay at the other end of a link has answered: what its round trip is, once.
+    pub(super) fn entered(&mut self, now: Instant, link: LinkId) {
+        let Some(slot) = self.links.iter_mut().find(|slot| slot.id == link) else { return };
+        let Some(through) = slot.relay.as_mut().filter(|through| through.blame == Blame::Relay) else {
+            return;
+        };
+        // From here on it does what it should; whether the peer comes is another matter.
+        through.blame = Blame::Nobody;
+        let relay = through.access.offer.key;
+        if let Some(since) = through.since {
+            let rtt = now.saturating_duration_since(since);
+            self.actions.push_back(Action::News(SessionNews::RelayRtt { relay, rtt }));
+        }
+        let attempt = slot.attempt;
+        let run = self.runs.iter_mut().find(|run| run.id() == attempt);
+        if let Some(offered) = run.and_then(|run| run.relays.iter_mut().find(|known| known.key() == relay)) {
+            offered.unanswered = None;
         }
     }
 
     /// The relay said no, or is none.
     pub(super) fn turned_away(&mut self, now: Instant, link: LinkId, error: &DialError) {
         if let Some(through) = self.slot_mut(link).and_then(|slot| slot.relay.as_mut()) {
+            through.refused = matches!(error, DialError::Refused { .. } | DialError::Other(_));
             through.blame = match error {
                 DialError::Refused { reason: Reason::NoPeer | Reason::Replaced } => Blame::Nobody,
                 DialError::Refused { reason } if reason.wants_new_permission() => Blame::Permission,
@@ -210,9 +273,17 @@ impl Session {
     /// A connection to a relay, or the link through it, is over before it carried anything.
     pub(super) fn relay_failed(&mut self, now: Instant, attempt: AttemptId, through: &Through, reason: &str) {
         let relay = through.access.offer.key;
+        let at = |slot: &Slot| slot.relay.as_ref().is_some_and(|other| other.access.offer.key == relay);
+        if self.links.iter().any(|slot| slot.attempt == attempt && at(slot)) {
+            // Another way to the same relay is being tried.
+            return;
+        }
         let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) else { return };
         if let Some(offered) = run.relays.iter_mut().find(|offered| offered.key() == relay) {
-            let more = through.since.is_none() && offered.next < offered.access.offer.addresses.len();
+            // What connected, and was no relay, may be a proxy that lets only HTTP through.
+            let proxy = offered.next == offered.access.offer.addresses.len() && through.blame == Blame::Relay;
+            let unheard = !through.refused && (through.since.is_none() || proxy);
+            let more = unheard && offered.next < offered.ways();
             offered.state = if more { State::Waiting } else { State::Failed(reason.to_owned()) };
             if more {
                 return self.dial_relays(now);
@@ -253,15 +324,6 @@ impl Slot {
         let dialer = Dialer::new(keys.clone(), own, peer, &through.access, early);
         Some(Door { dialer, held })
     }
-
-    /// The relay has answered: what its round trip is, once.
-    pub(super) fn entered(&mut self, now: Instant) -> Option<SessionNews> {
-        let through = self.relay.as_mut().filter(|through| through.blame == Blame::Relay)?;
-        // From here on it does what it should; whether the peer comes is another matter.
-        through.blame = Blame::Nobody;
-        let rtt = now.saturating_duration_since(through.since?);
-        Some(SessionNews::RelayRtt { relay: through.access.offer.key, rtt })
-    }
 }
 
 /// Whether nothing but relays is left to try in an attempt.
@@ -272,6 +334,9 @@ fn is_alone(links: &[Slot], attempt: AttemptId) -> bool {
 /// What the direct rungs have before the first relay is dialled, and a tier before the next: two round trips of
 /// most paths, and nothing that a person feels.
 const HEAD_START: Duration = Duration::from_millis(250);
+/// How long an address of the server may be silent before a WebSocket is tried beside it: a SYN, its repetition
+/// after 1 s, and a round trip.
+const SILENCE: Duration = Duration::from_secs(2);
 /// The most relays of one attempt: what comes with it, and as many again for the asking.
 const MAX_RELAYS: usize = 16;
 /// How often an attempt asks for more: once for those that were of no use, once for permissions too old.

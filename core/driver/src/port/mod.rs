@@ -250,8 +250,9 @@ const MAX_SOCKETS: usize = 1025;
 /// under way.
 const PARCELS: usize = 16;
 
-/// Emptied parcels that wait for their next use.
-const SPARE_PARCELS: usize = 16;
+/// Emptied parcels that wait for their next use, beside one of each session: one is being filled while another is
+/// read. A parcel may have grown to half a megabyte, so more are not kept.
+const SPARE_PARCELS: usize = 2;
 
 /// STUN messages that wait: answers to a few requests each of a few servers.
 const STUNS: usize = 64;

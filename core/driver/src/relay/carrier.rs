@@ -30,6 +30,9 @@ pub trait ByteStream: Send {
     /// As [`StreamIo::shutdown`].
     fn shutdown(&mut self) -> io::Result<()>;
 
+    /// As [`StreamIo::abort`]: without the end that an orderly close has, it cannot be taken for one.
+    fn abort(&mut self);
+
     /// As [`StreamIo::local_addr`].
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
@@ -109,8 +112,7 @@ impl<S: StreamIo> StreamIo for Carrier<S> {
     fn abort(&mut self) {
         match self {
             Self::Plain(stream) => stream.abort(),
-            // Without the end that an orderly one has, it cannot be taken for one.
-            Self::Inside(_) => {}
+            Self::Inside(stream) => stream.abort(),
         }
     }
 

@@ -1,17 +1,21 @@
 //! The session's links: dialling, reading, writing, closing.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use futures_util::SinkExt as _;
 use inp2p_core::agent::io::SessionNews;
 use inp2p_core::path::Verdict;
 use inp2p_core::session::{Action, LinkId, Session};
 use tracing::debug;
 
 use super::wire::Wire;
-use super::{Task, WIRES, target};
+use super::{Command, Task, WIRES, target};
 use crate::net::{Net, TcpConfig};
+use crate::relay::{ByteStream, Carrier};
+use crate::web::connect_relay;
 
 impl<N: Net> Task<N> {
     /// Reads the links. Whether something came.
@@ -67,6 +71,7 @@ impl<N: Net> Task<N> {
             acted = true;
             match action {
                 Action::Dial { link, to } => self.dial(now, link, to),
+                Action::DialServer { link } => self.dial_server(link),
                 Action::Route(route) => self.datagrams.add(route),
                 Action::Unroute { route, farewell } => self.datagrams.remove(route, farewell),
                 Action::Close { link, farewell } => {
@@ -93,7 +98,7 @@ impl<N: Net> Task<N> {
         debug!(peer = %self.peer, %to, "dialling");
         let config = TcpConfig { link: true, ..TcpConfig::default() };
         match self.net.connect(&config, to) {
-            Ok(stream) => self.add_wire(now, link, stream, false),
+            Ok(stream) => self.add_wire(now, link, Carrier::Plain(stream), false),
             Err(error) => {
                 if let Some(core) = &mut self.core {
                     core.closed(now, link, &target::explain(&error));
@@ -102,7 +107,47 @@ impl<N: Net> Task<N> {
         }
     }
 
-    pub(super) fn add_wire(&mut self, now: Instant, link: LinkId, stream: N::Stream, connected: bool) {
+    /// Connects to the server's relay inside a WebSocket, which takes several round trips: in a task of its own.
+    fn dial_server(&mut self, link: LinkId) {
+        debug!(peer = %self.peer, "dialling the server's relay in a WebSocket");
+        let (net, common) = (self.net.clone(), Arc::clone(&self.common));
+        let (mut commands, generation) = (self.own_commands.clone(), self.generation);
+        self.net.spawn("relay dial", async move {
+            let stream = connect_relay(&net, &common.server).await.map_err(|error| error.to_string());
+            // A session that has ended does not need it any more.
+            let _ = commands.send(Command::Entered { generation, link, stream }).await;
+        });
+    }
+
+    /// What came of [`Self::dial_server`].
+    pub(super) fn entered(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        stream: Result<Box<dyn ByteStream>, String>,
+    ) {
+        match stream {
+            Ok(stream) => {
+                self.add_wire(now, link, Carrier::Inside(stream), true);
+                if let Some(core) = &mut self.core {
+                    core.connected(now, link);
+                }
+            }
+            Err(reason) => {
+                if let Some(core) = &mut self.core {
+                    core.closed(now, link, &reason);
+                }
+            }
+        }
+    }
+
+    pub(super) fn add_wire(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        stream: Carrier<N::Stream>,
+        connected: bool,
+    ) {
         let free = (0..WIRES).find(|place| self.wires.iter().all(|wire| wire.place != *place));
         let Some(place) = free else {
             if let Some(core) = &mut self.core {

@@ -25,7 +25,7 @@ use inp2p_core::ids::{AttemptId, PeerName, PublicKey};
 use inp2p_core::link::{LinkKeys, Preface};
 use inp2p_core::mux::{Config, Key, code};
 use inp2p_core::relay::Access;
-use inp2p_core::session::{Attempt, Session, SessionConfig};
+use inp2p_core::session::{Attempt, LinkId, Session, SessionConfig};
 use inp2p_core::tunnel::Allow;
 use inp2p_core::wire::message::Targets;
 use tracing::{debug, warn};
@@ -41,6 +41,8 @@ use crate::meter::SessionMeter;
 use crate::net::{Net, TimerIo as _};
 use crate::port::{MAIN, Port};
 use crate::ready::ReadySet;
+use crate::relay::{ByteStream, Carrier};
+use crate::web::SignalServer;
 
 /// What others ask of a session.
 pub(crate) enum Command<N: Net> {
@@ -94,6 +96,15 @@ pub(crate) enum Command<N: Net> {
         /// How far it came.
         dialled: Dialled<N>,
     },
+    /// What came of a dial of the server's relay in a WebSocket.
+    Entered {
+        /// Which core of the session asked.
+        generation: u64,
+        /// The link that it is for.
+        link: LinkId,
+        /// The connection, or why there is none.
+        stream: Result<Box<dyn ByteStream>, String>,
+    },
     /// End in order.
     Leave,
 }
@@ -105,6 +116,8 @@ pub(crate) struct Common {
     pub(crate) own: PublicKey,
     pub(crate) instance: [u8; 16],
     pub(crate) allow: Allow,
+    /// How to reach the server, for its relay.
+    pub(crate) server: SignalServer,
 }
 
 /// News for the control task.
@@ -175,7 +188,7 @@ struct Task<N: Net> {
     ready: Arc<ReadySet>,
     /// The first bit of the links' connections.
     wire_bits: usize,
-    wires: Vec<Wire<N::Stream>>,
+    wires: Vec<Wire<Carrier<N::Stream>>>,
     /// By the slot of the stream's key.
     flows: Vec<Option<Flow<N::Stream>>>,
     open: usize,
@@ -282,7 +295,7 @@ impl<N: Net> Task<N> {
             Command::Accepted { stream, preface, remote } => {
                 let link = self.core.as_mut().and_then(|core| core.accepted(now, &preface, remote));
                 match link {
-                    Some(link) => self.add_wire(now, link, stream, true),
+                    Some(link) => self.add_wire(now, link, Carrier::Plain(stream), true),
                     None => debug!(peer = %self.peer, %remote, "turned a connection away"),
                 }
             }
@@ -294,8 +307,11 @@ impl<N: Net> Task<N> {
             Command::Dialled { generation, key, dialled } if generation == self.generation => {
                 self.dialled(now, key, dialled);
             }
+            Command::Entered { generation, link, stream } if generation == self.generation => {
+                self.entered(now, link, stream);
+            }
             // For a peer that had another key: the connection closes unused.
-            Command::Dialled { .. } => {}
+            Command::Dialled { .. } | Command::Entered { .. } => {}
             Command::Leave => {
                 if self.leaving == Leaving::No {
                     self.leaving = Leaving::Draining(now + DRAIN);

@@ -50,6 +50,16 @@ impl<N: Net> World<N> {
         world
     }
 
+    /// The same world, seen from another process: its relay is at that address.
+    pub fn elsewhere(net: &N, at: SocketAddr) -> Self {
+        Self { at, ..Self::without_port(net, 0) }
+    }
+
+    /// Where the relay is.
+    pub fn address(&self) -> SocketAddr {
+        self.at
+    }
+
     /// A relay that listens nowhere by itself.
     pub fn without_port(net: &N, mbps: u64) -> Self {
         let identity = Identity::from_seed([9; 32]);

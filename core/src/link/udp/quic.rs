@@ -20,6 +20,8 @@ pub(super) struct Quic {
     connection: Option<(ConnectionHandle, Box<Connection>)>,
     /// The endpoint's answers to what is no connection's, which are never sent.
     answers: Vec<u8>,
+    /// Where datagrams are copied to, since QUIC keeps what waits for a lost packet. Many share one allocation.
+    room: BytesMut,
     /// The connection's timer, kept because asking for it wants more than a look.
     timer: Option<Instant>,
 }
@@ -48,7 +50,7 @@ impl Quic {
             }
             None => None,
         };
-        Ok(Self { endpoint, connection, answers: Vec::new(), timer: None })
+        Ok(Self { endpoint, connection, answers: Vec::new(), room: BytesMut::new(), timer: None })
     }
 
     pub(super) fn connection(&mut self) -> Option<&mut Connection> {
@@ -66,8 +68,11 @@ impl Quic {
     /// Takes a datagram. With `judge` it tells whether anything in it was authentic and new, else false.
     pub(super) fn datagram(&mut self, now: Instant, ecn: u8, datagram: &[u8], judge: bool) -> bool {
         let before = if judge { self.frames() } else { 0 };
-        // A buffer of its own for each: what waits for a lost packet then pins no more than itself.
-        let bytes = BytesMut::from(datagram);
+        if self.room.capacity() < datagram.len() && !self.room.try_reclaim(ROOM.max(datagram.len())) {
+            self.room = BytesMut::with_capacity(ROOM.max(datagram.len()));
+        }
+        self.room.extend_from_slice(datagram);
+        let bytes = self.room.split();
         let ecn = EcnCodepoint::from_bits(ecn);
         match self.endpoint.handle(now, SYNTHETIC, None, ecn, bytes, &mut self.answers) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
@@ -240,5 +245,7 @@ fn lost(reason: ConnectionError) -> UdpError {
 
 /// The label of what the handshake exports (RFC 5705).
 const EXPORTER: &[u8] = b"EXPORTER-inp2p-probe-1";
+/// Eleven full datagrams: one of them that waits for a lost packet pins no more than the others with it.
+const ROOM: usize = 16 * 1024;
 /// The longest reason that is sent or kept, in characters.
 const MAX_REASON: usize = 256;

@@ -140,8 +140,8 @@ impl Pair {
                     Action::Close { link, farewell } => self.close(at, link, &farewell),
                     Action::News(news) => self.sides[at].news.push(news),
                     Action::PeerLeaving(_) => {}
-                    // The UDP world has a driver of its own.
-                    Action::Route(_) | Action::Unroute { .. } => {}
+                    // The UDP world has a driver of its own, and so have relays.
+                    Action::Route(_) | Action::Unroute { .. } | Action::DialServer { .. } => {}
                 }
             }
             while let Some(event) = self.sides[at].session.mux().poll_event() {

@@ -16,6 +16,8 @@ struct Relay {
     refuses: Option<Reason>,
     /// Whether it answers the dial at all.
     there: bool,
+    /// What answers at its address in its place; nothing for silence. It can be reached in a WebSocket then.
+    instead: Option<&'static [u8]>,
     gate: crate::relay::Gate,
 }
 
@@ -40,6 +42,8 @@ struct World {
     news: [Vec<SessionNews>; 2],
     /// When which relay was dialled, by the first side.
     dialled: Vec<(Duration, usize)>,
+    /// When the server was dialled in a WebSocket, by the first side.
+    websockets: Vec<Duration>,
     tickets: u8,
 }
 
@@ -60,7 +64,7 @@ impl World {
             let mut gate = crate::relay::Gate::new(relay_key(at));
             gate.set_clock(WallClock::new(now, UNIX));
             gate.set_ticket_key(now, TicketKey::new(1, [8; 32]));
-            Relay { tier: *tier, refuses: None, there: true, gate }
+            Relay { tier: *tier, refuses: None, there: true, instead: None, gate }
         };
         Self {
             now,
@@ -70,6 +74,7 @@ impl World {
             legs: Vec::new(),
             news: [Vec::new(), Vec::new()],
             dialled: Vec::new(),
+            websockets: Vec::new(),
             tickets: 0,
         }
     }
@@ -95,7 +100,7 @@ impl World {
             tier,
             key: relay_key(relay),
             addresses: vec![address(relay)],
-            websocket: false,
+            websocket: tier == Tier::Server,
             credential: Credential::Ticket(ticket),
         };
         Access { proof: Proof::Ticket(ticket), offer }
@@ -146,6 +151,20 @@ impl World {
                         };
                         if at == 0 {
                             self.dialled.push((self.now - self.start, relay));
+                        }
+                        match self.relays[relay].instead {
+                            Some(answer) => {
+                                self.sessions[at].connected(self.now, link);
+                                self.sessions[at].receive(self.now, link, &mut answer.to_vec());
+                            }
+                            None => self.dial(at, link, relay),
+                        }
+                    }
+                    Action::DialServer { link } => {
+                        let server = self.relays.iter().position(|relay| relay.tier == Tier::Server);
+                        let relay = server.unwrap();
+                        if at == 0 {
+                            self.websockets.push(self.now - self.start);
                         }
                         self.dial(at, link, relay);
                     }
@@ -379,6 +398,42 @@ fn a_permission_that_is_too_old_has_the_session_ask_for_another_at_once() {
         world.settle();
     }
     assert_eq!(wanted(&world), 2);
+}
+
+#[test]
+fn where_the_server_lets_only_http_in_its_relay_is_reached_in_a_websocket() {
+    for (instead, after) in [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], 0), (b"", 2)] {
+        let mut world = World::new(&[Tier::Server]);
+        world.relays[0].instead = Some(instead);
+        world.attempt(false);
+        world.advance(Duration::from_secs(3));
+        assert_eq!(world.websockets, [Duration::from_secs(after)]);
+        for at in 0..2 {
+            assert!(world.sessions[at].is_up());
+            assert_eq!(world.ups(at), [(Rung::ServerRelay, Some("server".to_owned()))]);
+            let failed = |news: &SessionNews| matches!(news, SessionNews::RelayFailed { .. });
+            assert!(!world.news[at].iter().any(failed));
+        }
+    }
+}
+
+#[test]
+fn a_server_that_answers_is_not_asked_in_a_websocket_too() {
+    for refuses in [None, Some(Reason::Busy), Some(Reason::NoPeer)] {
+        let mut world = World::new(&[Tier::Server]);
+        world.relays[0].refuses = refuses;
+        world.attempt(false);
+        world.advance(Duration::from_secs(10));
+        assert!(world.websockets.is_empty(), "{refuses:?}");
+    }
+    // One that cannot be reached at all is tried that way at once, and then given up.
+    let mut world = World::new(&[Tier::Server]);
+    world.relays[0].there = false;
+    world.attempt(false);
+    world.advance(Duration::from_secs(10));
+    assert_eq!((world.dialled.len(), world.websockets.len()), (1, 1));
+    let failed = |news: &SessionNews| matches!(news, SessionNews::RelayFailed { .. });
+    assert_eq!(world.news[0].iter().filter(|news| failed(news)).count(), 1);
 }
 
 #[test]

@@ -231,6 +231,7 @@ impl World {
                 end.session.closed(self.now, link, "connection refused")
             }
             Action::Dial { link, .. } => self.connect(at, link),
+            Action::DialServer { .. } => {}
             Action::Close { link, farewell } => {
                 let Some(wire) = self.wires.iter().position(|wire| wire.ends[at] == Some(link)) else {
                     return;

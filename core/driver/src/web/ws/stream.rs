@@ -18,7 +18,7 @@ use super::{MAX_MESSAGE, PollIo, would_block};
 use crate::relay::ByteStream;
 
 /// See the module.
-pub(crate) struct WsBytes<S> {
+pub(crate) struct WsBytes<S: AsyncRead + AsyncWrite + Unpin> {
     socket: Box<WebSocket<PollIo<S>>>,
     waiting: Arc<Waiting>,
     /// What is left of the last message.
@@ -147,12 +147,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for WsBytes<S> {
         Ok(())
     }
 
+    fn abort(&mut self) {
+        self.ended = true;
+    }
+
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.local)
     }
 
     fn peer_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.remote)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Drop for WsBytes<S> {
+    /// A stream that is dropped ends, as a connection does; as far as it goes at once.
+    fn drop(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) && self.send(Bytes::new()).is_ok() {
+            let _ = self.flush();
+        }
     }
 }
 
