@@ -8,7 +8,7 @@ default:
 all: test ci
 
 # All checks but the tests, which .ci/run runs by the README's own command.
-ci: fmt lint doc purity runtimes demo programs ci-sim lab
+ci: fmt lint doc purity runtimes demo programs stun-clients ci-sim lab
 
 # The sweeps of the simulator, its speed, and the table of NAT pairs against docs/nat.md.
 ci-sim: sim-same sim sim-speed nat-table-check
@@ -16,7 +16,7 @@ ci-sim: sim-same sim sim-speed nat-table-check
 # Type-check everything.
 check:
     cargo check --workspace --all-targets --locked
-    cargo check -p inp2p-bins --test programs --test nat_lab --locked
+    cargo check -p inp2p-bins --test programs --test stun_clients --test nat_lab --locked
 
 # Formatting.
 fmt:
@@ -25,7 +25,7 @@ fmt:
 # Lints, without exceptions.
 lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
-    cargo clippy -p inp2p-bins --test programs --test nat_lab --locked -- -D warnings
+    cargo clippy -p inp2p-bins --test programs --test stun_clients --test nat_lab --locked -- -D warnings
 
 # Documentation, without broken links.
 doc:
@@ -95,6 +95,19 @@ programs: programs-install
 # Installs what `programs` needs, where that is possible; what is missing then is skipped by name.
 programs-install: (install "openssh-server openssh-client nginx-light wrk postgresql curl")
 
+# STUN clients of other makers against our server: coturn's, aiostun, aioice; and tshark on what passes.
+stun-clients: stun-clients-install
+    INP2P_STUN_PYTHON="$PWD/target/stun-clients/bin/python" cargo test --release --locked -p inp2p-bins --test stun_clients
+
+# Installs what `stun-clients` needs, where that is possible; what is missing then is skipped by name.
+stun-clients-install: (install "coturn tshark python3-venv")
+    #!/usr/bin/env bash
+    set -euo pipefail
+    python=target/stun-clients/bin/python
+    if ! "$python" -c 'import aiostun, aioice' 2>/dev/null; then
+        { python3 -m venv target/stun-clients && "$python" -m pip install -q aiostun==0.6.1 aioice==0.13.0; } || true
+    fi
+
 # The programs behind NATs of the Linux kernel, in network namespaces: each pair of NATs once, with 10 MiB.
 lab: lab-install
     cargo test --release --locked -p inp2p-bins --test nat_lab
@@ -133,6 +146,7 @@ install packages:
 bench *arguments:
     cargo bench --locked -p inp2p-bins --bench forward -- {{arguments}}
     cargo bench --locked -p inp2p-core --bench mux
+    cargo bench --locked -p inp2p-bins --bench stun
     cargo run --release --locked -p inp2p-sim --example speed
 
 # Sweeps seeds over all processors; ends with one line, `hash HEX` over all of them.

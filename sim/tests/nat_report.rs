@@ -26,15 +26,27 @@ impl Here {
         let world = World::new(3);
         let server = world.public_host("server", 10, LinkConfig::default());
         let here = Self { world, server };
-        here.serve();
+        here.serve(None);
         here
     }
 
-    fn serve(&self) {
-        self.world.program(self.server, |net| {
+    /// With a server that has a second address for the whole of RFC 5780.
+    fn with_two_addresses() -> Self {
+        let world = World::new(3);
+        let server = world.host("server");
+        let both = ["198.18.0.10/32", "198.18.0.11/32"];
+        world.attach(server, world.internet(), &both, LinkConfig::default());
+        let here = Self { world, server };
+        here.serve(Some("198.18.0.11"));
+        here
+    }
+
+    fn serve(&self, second: Option<&'static str>) {
+        self.world.program(self.server, move |net| {
             let inner = net.clone();
             net.spawn("main", async move {
-                let setup = programs::server(&inner);
+                let mut setup = programs::server(&inner);
+                setup.stun_ip2 = second.map(|ip| ip.parse().unwrap());
                 let _server = inp2p_driver::server::start(inner, setup).await.unwrap();
                 std::future::pending::<()>().await;
             });
@@ -116,6 +128,66 @@ fn every_kind_of_nat_is_told_by_name() {
         let tcp = node.nat().tcp;
         assert_eq!(tcp.kind.as_str(), if kind == "blocked" { "cone" } else { kind }, "{preset}: {tcp:?}");
     }
+}
+
+#[test]
+fn with_two_addresses_of_the_server_every_behaviour_is_certain() {
+    const ALL: &str = "endpoint-independent";
+    const BY_ADDRESS: &str = "address-dependent";
+    const BY_PORT: &str = "address-and-port-dependent";
+    for (preset, kind, mapping, filtering, hairpin) in [
+        (Preset::Open, "none", ALL, ALL, None),
+        (Preset::FullCone, "cone", ALL, ALL, Some(true)),
+        (Preset::AddressRestricted, "cone", ALL, BY_ADDRESS, Some(false)),
+        (Preset::PortRestricted, "cone", ALL, BY_PORT, Some(false)),
+        (Preset::SymmetricSequential, "symmetric", BY_PORT, BY_PORT, None),
+        (Preset::SymmetricRandom, "symmetric", BY_PORT, BY_PORT, None),
+        (Preset::Cgnat, "cone", ALL, BY_PORT, Some(true)),
+    ] {
+        let here = Here::with_two_addresses();
+        let node = here.node("a", 1, preset, &[]);
+        here.world.run_for(Duration::from_secs(15));
+        let udp = node.nat().udp;
+        let told = (udp.kind.as_str(), udp.mapping.as_str(), udp.filtering.as_str(), udp.hairpin);
+        assert_eq!(told, (kind, mapping, filtering, hairpin), "{preset}: {udp:?}");
+        assert!(udp.mapping_confirmed && udp.filtering_confirmed, "{preset}: {udp:?}");
+    }
+}
+
+#[test]
+fn a_change_of_network_changes_the_report() {
+    let here = Here::new();
+    let lan = here.world.lan("elsewhere");
+    let outside = (here.world.internet(), &["198.18.0.9/32"][..]);
+    let nat = Preset::SymmetricRandom.nats().pop();
+    here.world.gateway("elsewhere nat", (lan, &["192.168.7.1/24"]), outside, nat, LinkConfig::default());
+    let node = here.node("a", 1, Preset::PortRestricted, &[]);
+    here.world.run_for(Duration::from_secs(15));
+    assert_eq!(node.nat().udp.kind, "cone");
+    here.world.inject(Fault::Roam {
+        host: node.host,
+        interface: "eth0".to_owned(),
+        network: Some(lan),
+        addresses: vec!["192.168.7.2/24".to_owned()],
+    });
+    here.world.run_for(Duration::from_secs(60));
+    let udp = node.nat().udp;
+    assert_eq!(
+        (udp.kind.as_str(), udp.public.map(|at| at.ip().to_string()).as_deref()),
+        ("symmetric", Some("198.18.0.9"))
+    );
+}
+
+#[test]
+fn a_report_that_comes_minutes_later_still_tells_where_a_node_is() {
+    let here = Here::new();
+    let b = here.node("b", 2, Preset::PortRestricted, &[]);
+    // Longer than a proof is good for; the lifetime of the mapping, found meanwhile, has been reported too.
+    here.world.run_for(Duration::from_secs(900));
+    assert!(b.nat().udp.lifetime_s.is_some());
+    let a = here.node("a", 1, Preset::PortRestricted, &["2222:b:22"]);
+    here.world.run_for(Duration::from_secs(10));
+    assert_eq!(a.rung().as_deref(), Some("udp-punch"), "{:?}", a.status().peers);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::kind::Kind;
 use crate::lab::{Node, target};
 use crate::netns::Namespace;
 use crate::pair::reaches;
+use crate::reports;
 use crate::transfer::Transfer;
 use crate::world::{Options, Place, World};
 
@@ -15,7 +16,9 @@ use crate::world::{Options, Place, World};
 pub(crate) type Event = fn(&Arguments);
 
 /// All of them, with their names.
-pub(crate) const EVENTS: [(&str, Event); 4] = [
+pub(crate) const EVENTS: [(&str, Event); 6] = [
+    ("NAT report: by a server with two addresses", reports::two_addresses),
+    ("NAT report: by a server with one address", reports::one_address),
     ("same LAN: over private addresses", same_lan),
     ("NAT forgets all: conntrack flushed", nat_forgets_all),
     ("NAT reloads: another port for everything", nat_reloads),

@@ -10,7 +10,8 @@ use inp2p_core::path::Rung;
 use crate::kind::Kind;
 
 /// The rungs that there are so far, best first.
-pub(crate) const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::TcpDirect];
+pub(crate) const RUNGS: &[Rung] =
+    &[Rung::UdpDirect, Rung::TcpDirect, Rung::PrivateRelay, Rung::SuperRelay, Rung::ServerRelay];
 
 /// Over UDP. `D` direct, `P` punched, `G` punched by guessing ports, `-` impossible. Rows and columns are in
 /// the order of [`Kind::ALL`]; what is left of the diagonal is mirrored.

@@ -246,15 +246,21 @@ fn tcp(port: u16, to: SocketAddr) -> io::Result<TcpStream> {
 }
 
 fn tcp_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
-    let stream: OwnedFd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    set_socket_reuseaddr(stream.as_fd(), true)?;
-    set_socket_reuseport(stream.as_fd(), true)?;
-    set_socket_timeout(stream.as_fd(), Timeout::Send, Some(ABSENT * 3))?;
-    bind(&stream, &from)?;
-    // That is how a connection that has not come about in time is told.
-    let late = |error| if error == Errno::INPROGRESS { Errno::TIMEDOUT } else { error };
-    connect(&stream, &to).map_err(late)?;
-    Ok(stream.into())
+    loop {
+        let stream: OwnedFd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        set_socket_reuseaddr(stream.as_fd(), true)?;
+        set_socket_reuseport(stream.as_fd(), true)?;
+        set_socket_timeout(stream.as_fd(), Timeout::Send, Some(ABSENT * 3))?;
+        bind(&stream, &from)?;
+        match connect(&stream, &to) {
+            Ok(()) => return Ok(stream.into()),
+            // That is how a connection that has not come about in time is told.
+            Err(Errno::INPROGRESS) => return Err(ErrorKind::TimedOut.into()),
+            // A connection that was interrupted cannot be waited for like this.
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn distinct(ports: &[u16]) -> usize {

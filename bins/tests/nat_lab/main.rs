@@ -26,6 +26,7 @@ mod ladder;
 mod netns;
 mod pair;
 mod report;
+mod reports;
 mod ssh;
 mod survive;
 mod transfer;
@@ -47,7 +48,7 @@ use kind::Kind;
 use ladder::{LADDER, Step};
 use pair::{CORE, Found, RUNTIMES};
 use report::{Ended, Report};
-use survive::SURVIVALS;
+use survive::{SURVIVALS, Survival};
 
 /// A check that may be repeated.
 struct Check {
@@ -58,6 +59,7 @@ struct Check {
 enum Work {
     Pair([Kind; 2], [&'static str; 2]),
     Step(Step),
+    Survival(Survival),
     Event(Event),
     Kernel(Measurement),
 }
@@ -74,9 +76,19 @@ impl Check {
                 measure();
                 None
             }
-            Work::Event(event) => {
+            Work::Survival(event) | Work::Event(event) => {
                 event(arguments);
                 None
+            }
+        }
+    }
+
+    /// How often it is run.
+    fn runs(&self, arguments: &Arguments) -> usize {
+        match self.work {
+            Work::Survival(_) if arguments.runs > 1 => 2 * arguments.runs,
+            Work::Survival(_) | Work::Pair(..) | Work::Step(_) | Work::Kernel(_) | Work::Event(_) => {
+                arguments.runs
             }
         }
     }
@@ -86,7 +98,7 @@ impl Check {
         match self.work {
             Work::Pair([a, b], _) => expected::expected(a, b).rung.is_none(),
             Work::Kernel(_) => true,
-            Work::Step(_) | Work::Event(_) => false,
+            Work::Step(_) | Work::Survival(_) | Work::Event(_) => false,
         }
     }
 }
@@ -137,7 +149,7 @@ fn all() -> Vec<Check> {
     checks.extend(steps.map(|step| Check { name: step.name(), work: Work::Step(step) }));
     for (name, survival, needs) in SURVIVALS {
         if needs.iter().all(|rung| RUNGS.contains(rung)) {
-            checks.push(Check { name: name.to_owned(), work: Work::Event(survival) });
+            checks.push(Check { name: name.to_owned(), work: Work::Survival(survival) });
         }
     }
     checks.extend(EVENTS.map(|(name, event)| Check { name: name.to_owned(), work: Work::Event(event) }));
@@ -149,7 +161,8 @@ fn run(checks: &[Check], arguments: &Arguments) -> Report {
     let report = Mutex::new(Report::new(checks.iter().map(|check| check.name.clone())));
     let (waiting, busy): (Vec<_>, Vec<_>) = checks.iter().partition(|check| check.only_waits());
     for (checks, at_once) in [(waiting, WAITING_AT_ONCE), (busy, AT_ONCE)] {
-        let runs: Vec<&Check> = checks.into_iter().flat_map(|check| vec![check; arguments.runs]).collect();
+        let runs: Vec<&Check> =
+            checks.into_iter().flat_map(|check| vec![check; check.runs(arguments)]).collect();
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
             for _ in 0..at_once {

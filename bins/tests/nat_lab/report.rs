@@ -82,7 +82,7 @@ impl Report {
             Ran::of(command).stdout.trim().to_owned()
         };
         let mut table = format!(
-            "{}, Linux {}, {} runs of each check, {} MiB each way in each run, {} runs in all, {} of them failed.\n\n\
+            "{}, Linux {}, {} runs of each check (of those that survive something twice as many, with ten times the bytes), {} MiB each way in each run, {} runs in all, {} of them failed.\n\n\
              | check | rung | ended well | link after: median, longest | MB/s, both ways together: median |\n\
              |---|---|---|---|---|\n",
             said("date", &["-u", "+%Y-%m-%d"]),

@@ -18,7 +18,7 @@ pub(crate) type Survival = fn(&Arguments);
 
 /// All of them, with their names and the rungs that they need.
 pub(crate) const SURVIVALS: [(&str, Survival, &[Rung]); 4] = [
-    ("survives: from a relay to a punched path", promotion, &[Rung::UdpPunch, Rung::PrivateRelay]),
+    ("survives: from a relay to a better rung", promotion, &[Rung::PrivateRelay]),
     ("survives: the relay killed", relay_killed, &[Rung::PrivateRelay, Rung::ServerRelay]),
     ("survives: another address of the client", another_address, &[]),
     ("survives: the server killed and started again", server_killed, &[]),
@@ -32,7 +32,7 @@ struct Work {
     _b: Node,
     _ssh: Server,
     here: Place,
-    there: Place,
+    _there: Place,
     world: World,
 }
 
@@ -40,13 +40,11 @@ impl Work {
     fn begin(arguments: &Arguments, mut world: World, kinds: [Kind; 2], blocked: bool, rung: Rung) -> Self {
         let [here, there] = kinds.map(|kind| world.place(kind));
         if blocked {
-            for (place, other) in [(&here, &there), (&there, &here)] {
-                let other = other.home.as_ref().unwrap().public;
-                place.nat().rules(&format!(
-                    "table ip block {{ chain pass {{ type filter hook forward priority -10;\n\
-                     ip daddr {other} drop\nip saddr {other} drop\n}}\n}}"
-                ));
-            }
+            let other = there.public();
+            here.nat().rules(&format!(
+                "table ip block {{ chain pass {{ type filter hook forward priority -10;\n\
+                 ip daddr {other} drop\nip saddr {other} drop\n}}\n}}"
+            ));
         }
         let ssh = Server::start(&world.lab, &there.host);
         let echo = there.host.run(target::echo);
@@ -54,7 +52,7 @@ impl Work {
         let a = here.online(world.node("a").forward("b", ssh.address).forward("b", echo));
         reaches(&a, rung.as_str(), crate::lab::DEADLINE);
         // So that it lasts, and leaves the processors to others.
-        limit(&here.host, "eth0", 200);
+        limit(&here.host, "eth0", 400);
         let ports: Vec<u16> = a.wait_until("listening", |status| {
             let ports = status.forwards.iter().map(|forward| forward.listen.rsplit_once(':')?.1.parse().ok());
             ports.collect()
@@ -62,9 +60,9 @@ impl Work {
         let mut session = ssh.session(&here.host, ports[0]);
         session.says("first");
         let stream = here.host.run(|| crate::lab::connect(([127, 0, 0, 1], ports[1]).into()));
-        let transfer = Transfer::begin(stream, (10 * arguments.mebibytes) << 20);
+        let transfer = Transfer::begin(stream, (arguments.mebibytes * 1024 / 100) << 20);
         transfer.reach(5);
-        Self { session, transfer, a, _b: b, _ssh: ssh, here, there, world }
+        Self { session, transfer, a, _b: b, _ssh: ssh, here, _there: there, world }
     }
 
     /// Both go on.
@@ -83,12 +81,11 @@ impl Work {
 fn promotion(arguments: &Arguments) {
     let mut world = World::new(Options::default());
     let _relay = Relay::Private.start(&mut world);
-    let mut work = Work::begin(arguments, world, HOMES, true, Rung::PrivateRelay);
-    for place in [&work.here, &work.there] {
-        place.nat().tool("nft", "delete table ip block");
-    }
-    reaches(&work.a, Rung::UdpPunch.as_str(), crate::lab::DEADLINE * 3);
-    work.go_on("punched");
+    let (kinds, rung) = on_their_own();
+    let mut work = Work::begin(arguments, world, kinds, true, Rung::PrivateRelay);
+    work.here.nat().tool("nft", "delete table ip block");
+    reaches(&work.a, rung.as_str(), crate::lab::DEADLINE * 3);
+    work.go_on("without a relay");
     work.end();
 }
 

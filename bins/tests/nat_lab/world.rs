@@ -91,6 +91,11 @@ impl Place {
         self.host.run(|| node.online())
     }
 
+    /// The address by which the internet sees it.
+    pub(crate) fn public(&self) -> Ipv4Addr {
+        self.home.as_ref().map_or(self.address, |home| home.public)
+    }
+
     /// The NAT next to the node.
     pub(crate) fn nat(&self) -> &Namespace {
         &self.home.as_ref().unwrap().nats[0]

@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use inp2p_core::path::Transport;
 use inp2p_core::stun::limit::Limiter;
 use inp2p_core::stun::proof::ProofKey;
-use inp2p_core::stun::server::{Arrival, Change, MAX_REPLY, Responder};
+use inp2p_core::stun::server::{Arrival, Change, MAX_REPLY, MAX_REQUEST, Responder};
 use inp2p_core::time::WallClock;
 use smallvec::SmallVec;
 use tracing::{debug, warn};
@@ -244,7 +244,7 @@ async fn serve<N: Net>(
     arrival: Arrival,
 ) {
     let mut timer = net.timer();
-    let mut request = [0; DATAGRAM];
+    let mut request = [0; MAX_REQUEST];
     loop {
         let until = net.now() + IDLE;
         let (header, body) = request.split_at_mut(HEADER);
@@ -272,9 +272,6 @@ async fn serve<N: Net>(
 
 /// The length of a STUN header (RFC 8489 section 5).
 const HEADER: usize = 20;
-
-/// The longest request that is looked at: no Binding request of a real client comes near.
-const DATAGRAM: usize = 1500;
 
 /// Datagrams a system call: with their buffers half a megabyte a socket.
 const BATCH: usize = 8;

@@ -4,31 +4,34 @@
 //! STUN port gave for it. What comes without one is left out, of the candidates and of what the peer is told of
 //! the node's NATs.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind};
 use crate::stun::proof::ProofKey;
 
-/// The report with what is proven in it, and without proofs; and the candidates that follow.
+/// The report with what is proven in it, and without proofs; and the candidates that follow. What the same
+/// connection has proven before, `known`, needs no new proof: a node reports again whenever anything else is
+/// new, and old proofs are with it then.
 pub(super) fn proven(
     report: &NatReport,
+    known: &[Candidate],
     proofs: Option<&ProofKey>,
     unix: Duration,
 ) -> (NatReport, Vec<Candidate>) {
     let mut proven = *report;
     let mut candidates = Vec::new();
     for (transport, behaviour) in proven.parts_mut() {
-        let seen = behaviour.public.zip(behaviour.proof.take()).filter(|(address, proof)| {
-            proofs.is_some_and(|proofs| proofs.verify(transport, *address, proof, unix))
-        });
-        behaviour.public = seen.map(|(address, _)| address);
+        let proof = behaviour.proof.take();
+        let candidate = |address| Candidate { kind: CandidateKind::ServerReflexive, transport, address };
+        let verifies = |address| {
+            proofs.zip(proof).is_some_and(|(key, proof)| key.verify(transport, address, &proof, unix))
+        };
+        let is_seen = |address: &SocketAddr| known.contains(&candidate(*address)) || verifies(*address);
+        behaviour.public = behaviour.public.filter(is_seen);
         // Without a NAT it is the host candidate's address, and only the server's word for it is new.
-        candidates.extend(seen.map(|(address, _)| Candidate {
-            kind: CandidateKind::ServerReflexive,
-            transport,
-            address,
-        }));
+        candidates.extend(behaviour.public.map(candidate));
     }
     (proven, candidates)
 }
@@ -56,7 +59,7 @@ mod tests {
             ..Behaviour::default()
         };
         let udp4 = Some(seen(Transport::Udp, AT));
-        let (told, candidates) = proven(&NatReport { udp4, ..NatReport::default() }, Some(&key), AT);
+        let (told, candidates) = proven(&NatReport { udp4, ..NatReport::default() }, &[], Some(&key), AT);
         assert_eq!(candidates.iter().map(|one| one.address).collect::<Vec<_>>(), [address]);
         assert_eq!(told.udp4.and_then(|udp| udp.public), Some(address));
         assert!(told.udp4.is_some_and(|udp| udp.proof.is_none()), "a proof is the node's own");
@@ -71,11 +74,32 @@ mod tests {
         ];
         for lie in lies {
             let report = NatReport { udp4: Some(lie), ..NatReport::default() };
-            let (told, candidates) = proven(&report, Some(&key), AT);
+            let (told, candidates) = proven(&report, &[], Some(&key), AT);
             assert!(candidates.is_empty() && told.udp4.is_some_and(|udp| udp.public.is_none()));
         }
-        let (_, candidates) = proven(&NatReport { udp4, ..NatReport::default() }, None, AT);
+        let (_, candidates) = proven(&NatReport { udp4, ..NatReport::default() }, &[], None, AT);
         assert!(candidates.is_empty());
+    }
+
+    #[test]
+    fn what_a_connection_has_proven_stays_proven_when_the_proof_is_old() {
+        let key = ProofKey::new([7; 32]);
+        let address = "203.0.113.7:4000".parse().unwrap();
+        let proof = Some(key.prove(Transport::Udp, address, AT));
+        let udp4 = Some(Behaviour { public: Some(address), proof, ..Behaviour::default() });
+        let report = NatReport { udp4, ..NatReport::default() };
+        let (_, known) = proven(&report, &[], Some(&key), AT);
+        let later = AT + Duration::from_secs(3600);
+        let (told, again) = proven(&report, &known, Some(&key), later);
+        assert_eq!((&again, told.udp4.and_then(|udp| udp.public)), (&known, Some(address)));
+        assert!(proven(&report, &[], Some(&key), later).1.is_empty(), "another connection's");
+
+        let other = Behaviour { public: "203.0.113.8:4000".parse().ok(), proof, ..Behaviour::default() };
+        let report = NatReport { udp4: Some(other), tcp4: udp4, ..NatReport::default() };
+        assert!(
+            proven(&report, &known, Some(&key), later).1.is_empty(),
+            "another address, another transport"
+        );
     }
 
     #[test]

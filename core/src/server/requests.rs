@@ -114,7 +114,9 @@ impl Server {
         let unix = self.clock.unix(now);
         let Some(node) = self.registry.node_mut(conn) else { return Ok(ReportReply::default()) };
         let asker = node.name.clone();
-        let (nat, reflexive) = reflexive::proven(&report.nat, self.config.proofs.as_ref(), unix);
+        let known = node.reported.as_ref().map(|reported| &reported.reflexive[..]).unwrap_or_default();
+        let proofs = self.config.proofs.as_ref();
+        let (nat, reflexive) = reflexive::proven(&report.nat, known, proofs, unix);
         let candidates: Vec<Candidate> = reflexive::claimed(&report.candidates).collect();
         // Who can be reached elsewhere may be reached better.
         let moved = node.reported.as_ref().is_none_or(|known| {

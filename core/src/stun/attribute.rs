@@ -56,6 +56,8 @@ const IPV6: u8 = 2;
 
 /// RFC 5780 section 7.2: answer from another address (bit [`CHANGE_IP`]), another port ([`CHANGE_PORT`]).
 pub(crate) const CHANGE_REQUEST: AttributeType = AttributeType::new(0x0003);
+/// RFC 5780 section 7.5: answer to another port of the host that asks.
+pub(crate) const RESPONSE_PORT: AttributeType = AttributeType::new(0x0027);
 /// RFC 5780 section 7.3: where an answer came from.
 pub(crate) const RESPONSE_ORIGIN: AttributeType = AttributeType::new(0x802b);
 /// RFC 5780 section 7.4: the address and port that both differ from those that were asked.

@@ -31,7 +31,7 @@ use stun_types::message::{
 
 use super::attribute::{
     ADDRESS_PROOF, CHANGE_IP, CHANGE_PORT, CHANGE_REQUEST, OTHER_ADDRESS, OTHER_PORT, RESPONSE_ORIGIN,
-    RETURN_TO, address_value, attribute,
+    RESPONSE_PORT, RETURN_TO, address_value, attribute,
 };
 use super::proof::{Proof, ProofKey};
 use crate::path::Transport;
@@ -110,6 +110,10 @@ impl Responder {
             None => source,
             Some(wanted) => self.returned(wanted, source, arrival).filter(|_| reply <= length)?,
         };
+        let to = match request.response_port {
+            None => to,
+            Some(port) => self.redirected(port, source, arrival)?,
+        };
         let reply = match proof {
             Some(_) if reply > length => request.success(source, arrival, None, out).ok()?,
             Some(_) | None => reply,
@@ -128,6 +132,14 @@ impl Responder {
         let seen =
             |to| self.proofs.verify_within(arrival.transport, to, &proof, arrival.unix, RETURN_MINUTES);
         (!arrival.busy && self.is_answerable(arrival.transport, to) && seen(to)).then_some(to)
+    }
+
+    /// Where RESPONSE-PORT leads: to a port that programs choose for themselves, and only at ease. Whoever can
+    /// forge a source could forge that port as well, and others reach ports of their own address alone.
+    fn redirected(&self, port: u16, source: SocketAddr, arrival: &Arrival) -> Option<SocketAddr> {
+        let to = SocketAddr::new(source.ip(), port);
+        let chosen = port >= FIRST_USER_PORT;
+        (chosen && !arrival.busy && self.is_answerable(arrival.transport, to)).then_some(to)
     }
 
     /// Whether a request can honestly come from `source`, and is worth an answer.
@@ -169,6 +181,8 @@ struct Request {
     wants_proof: bool,
     /// Port and proof of another place that the answer is to go to.
     return_to: Option<(u16, Proof)>,
+    /// The port that the answer is to go to.
+    response_port: Option<u16>,
     /// Attributes that must be understood, and are not. At most [`MAX_UNKNOWN`].
     unknown: SmallVec<[AttributeType; MAX_UNKNOWN]>,
 }
@@ -195,6 +209,7 @@ impl Request {
             wants_origin: false,
             wants_proof: false,
             return_to: None,
+            response_port: None,
             unknown: SmallVec::new(),
         };
         let mut protected = false;
@@ -229,6 +244,13 @@ impl Request {
                 let &[.., flags] = <&[u8; 4]>::try_from(value).ok()?;
                 self.change = Change { ip: flags & CHANGE_IP != 0, port: flags & CHANGE_PORT != 0 };
                 self.wants_origin = true;
+            }
+            // The same. PADDING, which RFC 5780 leaves open as well, is not understood here: its answers would
+            // be as long as its requests.
+            RESPONSE_PORT if udp && arrival.other.is_some() => {
+                // Two bytes, and padding that some count in.
+                let (port, padding) = value.split_first_chunk()?;
+                self.response_port = Some(u16::from_be_bytes(*port)).filter(|_| padding.len() <= 2);
             }
             OTHER_PORT if udp => self.change.port = true,
             ADDRESS_PROOF => self.wants_proof = true,
@@ -296,10 +318,13 @@ impl Request {
 
 /// The longest answer, in bytes: header 20, three IPv6 addresses of 24, proof 20, fingerprint 8.
 pub const MAX_REPLY: usize = 120;
-/// The longest request that is read, in bytes: a packet that needs no fragments on any IPv6 path.
-pub const MAX_REQUEST: usize = 1280;
+/// The longest request that is read, in bytes: one with the PADDING of RFC 5780 (1,500 bytes and what goes with
+/// it) gets its refusal.
+pub const MAX_REQUEST: usize = 1600;
 /// How many attributes one error answer lists: it is then 52 bytes long, like a usual one.
 const MAX_UNKNOWN: usize = 6;
+/// The ports below are those of known services.
+const FIRST_USER_PORT: u16 = 1024;
 /// How old the proof of RETURN-TO may be: it is used after as long a silence as NATs are asked to bear.
 const RETURN_MINUTES: u64 = 12;
 /// The attributes of RFC 8489 that a request may carry and that must be understood. All of them are about

@@ -286,6 +286,31 @@ fn a_second_address_is_told_and_answered_from() {
 }
 
 #[test]
+fn response_port_leads_to_another_port_of_the_host_that_asks() {
+    let request = |port: u16| message(1, &attribute_of(0x0027, &port.to_be_bytes()));
+    let at_two = arrival_at_two(SOURCE);
+    let (reply, answer_to) = answer(&request(40_000), &at_two).unwrap();
+    assert_eq!((reply[0], answer_to.to), (1, "192.0.2.1:40000".parse().unwrap()));
+    // A port of a known service, another STUN server, nobody.
+    for port in [53, 1023, 27182, 27183, 0] {
+        assert!(answer(&request(port), &at_two).is_none(), "{port}");
+    }
+    assert!(answer(&request(40_000), &Arrival { busy: true, ..at_two }).is_none());
+    // RFC 5780 is for servers with two addresses.
+    let (reply, _) = answer(&request(40_000), &arrival(Transport::Udp, SOURCE)).unwrap();
+    assert_eq!(&reply[..2], [1, 0x11], "refused");
+    let tcp = Arrival { transport: Transport::Tcp, ..at_two };
+    assert_eq!(&answer(&request(40_000), &tcp).unwrap().0[..2], [1, 0x11]);
+}
+
+#[test]
+fn padding_is_refused_and_not_returned() {
+    let request = message(1, &attribute_of(0x0026, &[0; 1500]));
+    let (reply, _) = answer(&request, &arrival_at_two(SOURCE)).unwrap();
+    assert!(reply[..2] == [1, 0x11] && reply.len() <= 52);
+}
+
+#[test]
 fn change_request_needs_a_second_address_and_udp() {
     let request = message(1, &attribute_of(0x0003, &[0, 0, 0, 6]));
     let refused = b"\x00\x09\x00\x04\x00\x00\x04\x14\x00\x0a\x00\x02\x00\x03\x00\x00";
