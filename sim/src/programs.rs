@@ -91,6 +91,16 @@ pub fn node(net: &SimNet, name: &str, server: &str, forwards: &[&str]) -> AgentS
     }
 }
 
+/// The same node, relaying for the nodes of its user or for all.
+#[must_use]
+pub fn relaying(mut node: AgentSetup, super_relay: bool) -> AgentSetup {
+    node.relay = RelaySetup { enabled: true, super_relay, port: RELAY_PORT, bandwidth_mbps: RELAY_RATE };
+    let status = &mut node.agent.relay;
+    (status.enabled, status.super_relay) = (true, super_relay);
+    (status.port, status.limit_mbps) = (RELAY_PORT, RELAY_RATE);
+    node
+}
+
 /// The identity of a host, made at its first start and kept in its files.
 fn identity(net: &SimNet) -> Identity {
     use inp2p_driver::net::Store;
@@ -124,5 +134,9 @@ pub const TOKEN: &str = "12345678";
 
 /// The server's port.
 pub const SERVER_PORT: u16 = 27_183;
+
+/// The port and the Mbit/s that a relay has by default.
+const RELAY_PORT: u16 = 27_185;
+const RELAY_RATE: u32 = 10;
 
 const IDENTITY_FILE: &str = "identity";

@@ -110,6 +110,38 @@ fn nats_that_forget_early_and_answer_with_resets_break_no_stream() {
     );
 }
 
+/// Over the server, over a node of the same user, and where both are there over the node.
+#[test]
+fn pairs_without_a_path_are_relayed() {
+    use inp2p_core::path::Rung::{PrivateRelay, ServerRelay};
+    for (relays, rung) in [
+        ("server relay; node cgnat; node symmetric-random", ServerRelay),
+        ("server relay; node only-443; node udp-blocked", ServerRelay),
+        ("node symmetric-random; node symmetric-random; node open relay", PrivateRelay),
+        ("server relay; node symmetric-random; node symmetric-random; node open super", PrivateRelay),
+    ] {
+        let line = format!("seed 13; {relays}; forward 0 1; stream 0 at 15000 up 50000 down 50000 orderly");
+        let report = run(&line.parse().unwrap(), Keep::Nothing);
+        assert!(report.problems.is_empty(), "{line}\n{report}");
+        assert_eq!(report.rungs, [Some(rung)], "{line}");
+    }
+}
+
+/// The relay dies, and streams go on over the next one.
+#[test]
+fn streams_outlast_a_relay_that_dies() {
+    let nodes = "node symmetric-random; node symmetric-random; node open relay";
+    for fault in ["for 20000 crash 2", "for 20000 offline 2", "for 1000 kill 2", "for 20000 suspend 2"] {
+        for server in ["server relay; ", ""] {
+            let wait = if server.is_empty() && !fault.contains("kill") { 15_000 } else { 20_000 };
+            holds(&format!(
+                "seed 14; {server}{nodes}; forward 0 1; stream 0 at {wait} up 100000 down 100000 idle; \
+                 fault at 25000 {fault}"
+            ));
+        }
+    }
+}
+
 #[test]
 fn a_pair_without_a_path_is_refused_with_a_reason() {
     holds("seed 6; node cgnat; node symmetric-random; forward 0 1; stream 0 at 12000 up 10 down 10 orderly");

@@ -13,7 +13,7 @@ use crate::clock::Time;
 use crate::fabric::in_prefix;
 use crate::host::HostId;
 use crate::oracle::{self, Fate};
-use crate::scenario::{Manner, Scenario, Stream};
+use crate::scenario::{Manner, Scenario, Stream, Trouble, What};
 use crate::world::Counts;
 
 /// That every forward works on the best rung there is, or says why not.
@@ -39,8 +39,7 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
         report.rungs.push(rung);
         report.switches.push(peer.map_or(0, |peer| peer.switches));
         let best = match oracle::best(scenario, forward.from, forward.to) {
-            // A link that was there before a node moved follows it, and needs nobody to be found for that.
-            best if rung.is_some_and(|rung| oracle::outlasts(scenario, forward, rung, best)) => rung,
+            best if rung.is_some_and(|rung| oracle::is_luck(scenario, forward, rung, best)) => rung,
             best => best,
         };
         let (from, to) = (forward.from, forward.to);
@@ -69,9 +68,11 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
 }
 
 /// That what is asked once all is calm is answered in time. On a line that loses, what was asked or answered
-/// may be on its way for longer.
+/// may be on its way for longer; and a connection that a NAT has forgotten, or whose address is gone, may take
+/// three heartbeats to be given up.
 pub(super) fn answers(lines: &[Line], scenario: &Scenario, from: Time, report: &mut Report) {
-    if scenario.nodes.iter().any(|node| node.line.loss > 0) {
+    let breaks = |fault: &Trouble| matches!(fault.what, What::NatReboot(_) | What::Roam(_) | What::Move(..));
+    if scenario.nodes.iter().any(|node| node.line.loss > 0) || scenario.faults.iter().any(breaks) {
         return;
     }
     for line in lines.iter().filter(|line| line.target == UNANSWERED && line.at >= from) {

@@ -10,6 +10,7 @@ use inp2p_core::status::Status;
 use inp2p_driver::agent::AgentHandle;
 use inp2p_driver::net::Net;
 use inp2p_driver::server::ServerHandle;
+use inp2p_driver::setup::{ServerRelay, ServerSetup};
 
 use super::flaw::{Flaw, FlawedNet};
 use super::traffic::{self, Ledger, SERVICE_PORT};
@@ -21,7 +22,7 @@ use crate::link::LinkConfig;
 use crate::nat::Preset;
 use crate::net::SimNet;
 use crate::programs;
-use crate::scenario::{Party, Place, Scenario, Trouble, What};
+use crate::scenario::{Party, Place, Relay, Scenario, Trouble, What};
 use crate::topology::{Home, prefix, public};
 use crate::world::World;
 
@@ -99,11 +100,12 @@ impl Stage {
 
     fn start_server(&self) {
         let (running, port) = (self.running.clone(), server_port(&self.scenario));
+        let relay = self.scenario.server_relay.then(ServerRelay::default);
         self.world.program(self.server, move |net| {
             let running = running.clone();
             let setup = programs::server(&net);
             net.clone().spawn("main", async move {
-                let setup = inp2p_driver::setup::ServerSetup { ws_port: port, ..setup };
+                let setup = ServerSetup { ws_port: port, relay, ..setup };
                 match inp2p_driver::server::start(net, setup).await {
                     Ok(handle) => *lock(&running.server) = Some(handle),
                     Err(error) => lock(&running.failures).push(format!("the server: {error}")),
@@ -115,6 +117,7 @@ impl Stage {
     fn start_node(&self, number: usize) {
         let (running, ledger) = (self.running.clone(), self.ledger.clone());
         let (name, port, flaw) = (node_name(number), server_port(&self.scenario), self.flaw);
+        let relay = self.scenario.nodes[number].relay;
         let own = self.scenario.forwards.iter().enumerate().filter(|(_, forward)| forward.from == number);
         let rules: Vec<String> = own
             .map(|(at, forward)| format!("{}:{}:{SERVICE_PORT}", forward_port(at), node_name(forward.to)))
@@ -124,7 +127,9 @@ impl Stage {
             let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
             let mut setup = programs::node(&net, &name, "server", &rules);
             setup.port = port;
-            setup.agent.server_address = format!("server:{port}");
+            if let Some(relay) = relay {
+                setup = programs::relaying(setup, relay == Relay::Super);
+            }
             let running = running.clone();
             net.clone().spawn("main", async move {
                 let started = match flaw {

@@ -15,7 +15,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::{
-    Assignment, Forward, Line, Manner, Node, Party, Place, Quirks, Scenario, Stream, Trouble, V6, What,
+    Assignment, Forward, Line, Manner, Node, Party, Place, Quirks, Relay, Scenario, Stream, Trouble, V6, What,
 };
 use crate::nat::Preset;
 
@@ -43,19 +43,22 @@ impl Scenario {
     pub fn strategy() -> impl Strategy<Value = Self> {
         let forwards = vec((any::<u8>(), any::<u8>()), 1..=4);
         let parts = (vec(node(), 2..=6), forwards, vec(stream(), 0..=6), any::<u16>(), vec(trouble(), 0..=5));
+        let server_relay = weighted(RELAYS);
         let seed = any::<u64>().no_shrink();
-        (seed, parts).prop_map(|(seed, (nodes, forwards, streams, swarm, faults))| {
-            let nodes = settle(nodes);
-            let count = nodes.len();
-            let forwards: Vec<Forward> = forwards.into_iter().map(|pair| forward(pair, count)).collect();
-            let streams = streams
-                .into_iter()
-                .map(|stream| Stream { forward: stream.forward % forwards.len(), ..stream });
-            let streams = streams.collect();
-            let faults = faults.into_iter().filter(|fault| (swarm >> fault.kind) & 1 == 1);
-            let faults = faults.map(|fault| fault.meant(count)).collect();
-            Self { seed, nodes, forwards, streams, faults }
-        })
+        (seed, server_relay, parts).prop_map(
+            |(seed, server_relay, (nodes, forwards, streams, swarm, faults))| {
+                let nodes = settle(nodes);
+                let count = nodes.len();
+                let forwards: Vec<Forward> = forwards.into_iter().map(|pair| forward(pair, count)).collect();
+                let streams = streams
+                    .into_iter()
+                    .map(|stream| Stream { forward: stream.forward % forwards.len(), ..stream });
+                let streams = streams.collect();
+                let faults = faults.into_iter().filter(|fault| (swarm >> fault.kind) & 1 == 1);
+                let faults = faults.map(|fault| fault.meant(count)).collect();
+                Self { seed, server_relay, nodes, forwards, streams, faults }
+            },
+        )
     }
 }
 
@@ -68,6 +71,7 @@ struct RawNode {
     line: Line,
     quirks: Quirks,
     v6: Option<V6>,
+    relay: Option<Relay>,
 }
 
 fn node() -> impl Strategy<Value = RawNode> {
@@ -75,12 +79,15 @@ fn node() -> impl Strategy<Value = RawNode> {
     let preset = prop_oneof![Just(Preset::Open), select(&Preset::ALL[..])];
     let with = proptest::option::weighted(0.2, any::<(u8, bool)>());
     let v6 = prop_oneof![8 => Just(None), 2 => Just(Some(V6::Firewalled)), 1 => Just(Some(V6::Open))];
-    (preset, with, line(), quirks(), v6).prop_map(|(preset, with, line, quirks, v6)| RawNode {
+    let relay = prop_oneof![Just(Relay::Private), Just(Relay::Super)];
+    let relay = proptest::option::weighted(RELAYS / 2.0, relay);
+    (preset, with, line(), quirks(), v6, relay).prop_map(|(preset, with, line, quirks, v6, relay)| RawNode {
         preset,
         with,
         line,
         quirks,
         v6,
+        relay,
     })
 }
 
@@ -180,6 +187,9 @@ fn trouble() -> impl Strategy<Value = RawTrouble> {
     )
 }
 
+/// How often the server relays, and every other time a node.
+const RELAYS: f64 = 0.4;
+
 /// How many kinds of faults [`RawTrouble::meant`] knows.
 const KINDS: u16 = 11;
 
@@ -212,7 +222,7 @@ impl RawTrouble {
 /// Gives each node a home.
 fn settle(raw: Vec<RawNode>) -> Vec<Node> {
     let mut nodes: Vec<Node> = Vec::new();
-    for RawNode { preset, with, line, quirks, v6 } in raw {
+    for RawNode { preset, with, line, quirks, v6, relay } in raw {
         let (wish, shares) = with.unzip();
         let found = |fits: fn(Place) -> bool| {
             let all = nodes.iter().enumerate().filter(|(_, node)| fits(node.place));
@@ -225,7 +235,8 @@ fn settle(raw: Vec<RawNode>) -> Vec<Node> {
             Place::Beside(_) => true,
             Place::With(_) => false,
         });
-        let (line_of_others, own) = (Line::default(), Node { line, quirks, v6, ..Node::behind(preset) });
+        let (line_of_others, own) =
+            (Line::default(), Node { line, quirks, v6, relay, ..Node::behind(preset) });
         nodes.push(match (carrier, house) {
             (Some(host), _) => Node { place: Place::Beside(host), line: line_of_others, ..own },
             (None, Some(host)) => Node { place: Place::With(host), ..Node::behind(Preset::Open) },

@@ -31,6 +31,8 @@ use crate::nat::Preset;
 pub struct Scenario {
     /// All chance: keys, and what links do.
     pub seed: u64,
+    /// Whether the server relays.
+    pub server_relay: bool,
     /// The nodes, two at least. There is one server besides, which has a public address.
     pub nodes: Vec<Node>,
     /// Port forwards, from the start of their nodes on.
@@ -52,6 +54,17 @@ pub struct Node {
     pub quirks: Quirks,
     /// Its IPv6, if it has any.
     pub v6: Option<V6>,
+    /// For whom it relays, if it does.
+    pub relay: Option<Relay>,
+}
+
+/// For whom a node relays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relay {
+    /// For the nodes of its own user.
+    Private,
+    /// For those of all users.
+    Super,
 }
 
 /// Where a node lives.
@@ -286,7 +299,13 @@ impl Default for Line {
 impl Node {
     /// A node behind a NAT of its own, on a good line.
     pub fn behind(preset: Preset) -> Self {
-        Self { place: Place::Own(preset), line: Line::default(), quirks: Quirks::default(), v6: None }
+        Self {
+            place: Place::Own(preset),
+            line: Line::default(),
+            quirks: Quirks::default(),
+            v6: None,
+            relay: None,
+        }
     }
 }
 

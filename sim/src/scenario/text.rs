@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::{FromStr, SplitWhitespace};
 
 use super::{
-    Assignment, Forward, Line, Manner, Node, Party, Place, Quirks, Scenario, Stream, Trouble, V6, What,
+    Assignment, Forward, Line, Manner, Node, Party, Place, Quirks, Relay, Scenario, Stream, Trouble, V6, What,
 };
 use crate::nat::Preset;
 
@@ -26,6 +26,7 @@ impl std::error::Error for BadScenario {}
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "seed {}", self.seed)?;
+        f.write_str(if self.server_relay { "; server relay" } else { "" })?;
         for node in &self.nodes {
             match node.place {
                 Place::Own(preset) => write!(f, "; node {}", preset.name())?,
@@ -36,6 +37,11 @@ impl fmt::Display for Scenario {
                 None => "",
                 Some(V6::Firewalled) => " v6",
                 Some(V6::Open) => " v6-open",
+            })?;
+            f.write_str(match node.relay {
+                None => "",
+                Some(Relay::Private) => " relay",
+                Some(Relay::Super) => " super",
             })?;
             write!(f, "{}{}", node.quirks, node.line)?;
         }
@@ -143,6 +149,10 @@ impl Scenario {
     fn clause(&mut self, words: &mut Words<'_>) -> Result<(), String> {
         match words.word()? {
             "seed" => self.seed = words.number()?,
+            "server" => match words.word()? {
+                "relay" => self.server_relay = true,
+                other => return Err(format!("a server has no {other:?}")),
+            },
             "node" => {
                 let place = match words.word()? {
                     "with" => Place::With(words.number()?),
@@ -151,7 +161,7 @@ impl Scenario {
                 };
                 let mut node = Node { place, ..Node::behind(Preset::Open) };
                 words.all(|words, word| {
-                    Ok(node.v6_word(word)
+                    Ok(node.own_word(word)
                         || words.quirk(&mut node.quirks, word)?
                         || words.line_word(&mut node.line, word)?)
                 })?;
@@ -235,12 +245,14 @@ impl Scenario {
 }
 
 impl Node {
-    fn v6_word(&mut self, word: &str) -> bool {
-        self.v6 = match word {
-            "v6" => Some(V6::Firewalled),
-            "v6-open" => Some(V6::Open),
+    fn own_word(&mut self, word: &str) -> bool {
+        match word {
+            "v6" => self.v6 = Some(V6::Firewalled),
+            "v6-open" => self.v6 = Some(V6::Open),
+            "relay" => self.relay = Some(Relay::Private),
+            "super" => self.relay = Some(Relay::Super),
             _ => return false,
-        };
+        }
         true
     }
 }

@@ -67,6 +67,7 @@ fn cell(own: Preset, peer: Preset) -> (String, bool) {
     let early = Stream { forward: 0, at: 0, up: 1, down: 1, manner: Manner::Orderly };
     let scenario = Scenario {
         seed: 1,
+        server_relay: false,
         nodes: vec![Node::behind(own), Node::behind(peer)],
         forwards: vec![Forward { from: 0, to: 1 }],
         streams: vec![early],
@@ -74,7 +75,8 @@ fn cell(own: Preset, peer: Preset) -> (String, bool) {
     };
     let report = run(&scenario, Keep::Nothing);
     let (expected, reached) = (oracle::best(&scenario, 0, 1), report.rungs.first().copied().flatten());
-    let fits = expected == reached && report.problems.is_empty();
+    let lucky = reached.is_some_and(|rung| oracle::is_luck(&scenario, &scenario.forwards[0], rung, expected));
+    let fits = (expected == reached || lucky) && report.problems.is_empty();
     let name = |rung: Option<inp2p_core::path::Rung>| rung.map_or("none", |rung| rung.as_str());
     let trips = |half: &Half| {
         half.first
@@ -87,7 +89,7 @@ fn cell(own: Preset, peer: Preset) -> (String, bool) {
             format!("{rung} {}", times.join(" / "))
         }
     };
-    if expected != reached {
+    if expected != reached && !lucky {
         let _ = write!(cell, " (**expected {}**)", name(expected));
     }
     if !fits {

@@ -4,60 +4,80 @@
 //! each other once everything is calm, and whether a connection had any right to break. Both are kept apart
 //! from the code under test on purpose, and are as simple as the model of the network lets them be.
 
+mod paths;
+
 use std::time::Duration;
 
 use inp2p_core::path::Rung;
 
 use crate::nat::Preset;
-use crate::scenario::{Forward, Manner, Party, Scenario, Site, Stream, Trouble, V6, What};
+use crate::scenario::{Forward, Manner, Party, Scenario, Stream, Trouble, What};
 
 /// The rungs that exist so far, best first.
-pub const RUNGS: &[Rung] = &[Rung::UdpDirect, Rung::TcpDirect];
+pub const RUNGS: &[Rung] = &[
+    Rung::UdpDirect,
+    Rung::UdpPunch,
+    Rung::TcpDirect,
+    Rung::TcpPunch,
+    Rung::PrivateRelay,
+    Rung::SuperRelay,
+    Rung::ServerRelay,
+];
 
-/// The best rung between two nodes, once everything is calm; none if no rung that exists leads there.
-pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
-    between(&scenario.ends_at(a), &scenario.ends_at(b))
+/// Whether a rung leads from one node to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Chance {
+    /// It cannot.
+    Never,
+    /// With luck: where ports have to be guessed, or two packets have to cross at the right moment.
+    Perhaps,
+    /// It has to.
+    Surely,
 }
 
-/// Whether a link of that rung, better than the best one that could be made now, may be left over from before
-/// one of the two moved.
-pub fn outlasts(scenario: &Scenario, forward: &Forward, rung: Rung, best: Option<Rung>) -> bool {
+/// The best rung that there has to be between two nodes, once everything is calm; none if no rung that exists
+/// has to lead there.
+pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
+    RUNGS.iter().copied().find(|rung| chance(scenario, a, b, *rung) == Chance::Surely)
+}
+
+/// Whether a rung that exists may lead from one node to another, once everything is calm.
+pub fn chance(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
+    match rung {
+        _ if !RUNGS.contains(&rung) => Chance::Never,
+        Rung::ServerRelay if scenario.server_relay => Chance::Surely,
+        Rung::ServerRelay => Chance::Never,
+        // All nodes are one user's, to whom a relay for all users is one of his own.
+        Rung::PrivateRelay => relayed(scenario, a, b),
+        Rung::SuperRelay => Chance::Never,
+        Rung::UdpDirect | Rung::UdpPunch | Rung::TcpDirect | Rung::TcpPunch => {
+            paths::between(&scenario.ends_at(a), &scenario.ends_at(b), rung)
+        }
+    }
+}
+
+/// Whether a link of that rung, better than the best one that has to be, is no surprise: by luck, or because it
+/// is left over from before one of the two moved.
+pub fn is_luck(scenario: &Scenario, forward: &Forward, rung: Rung, best: Option<Rung>) -> bool {
     let ends = [forward.from, forward.to];
     let moves = |fault: &Trouble| matches!(fault.what, What::Move(node, _) if ends.contains(&node));
-    best.is_none_or(|best| rung < best) && scenario.faults.iter().any(moves)
+    let chance = chance(scenario, forward.from, forward.to, rung);
+    best.is_none_or(|best| rung < best) && (chance > Chance::Never || scenario.faults.iter().any(moves))
 }
 
-/// The best rung between nodes at these places.
-fn between(a: &Site, b: &Site) -> Option<Rung> {
-    RUNGS.iter().copied().find(|rung| match rung {
-        Rung::UdpDirect => datagrams(a, b),
-        Rung::TcpDirect => dials(a, b) || dials(b, a),
-        Rung::UdpPunch | Rung::TcpPunch | Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => false,
-    })
-}
-
-/// Whether datagrams pass between addresses that at least one of the two has on an interface of its own.
-fn datagrams(a: &Site, b: &Site) -> bool {
-    let udp = |site: &Site| !matches!(site.preset, Preset::UdpBlocked | Preset::Only443);
-    // Whoever is told an address opens its own NAT or firewall to it, and for IPv6 both are told.
-    let opened = dials(a, b) || dials(b, a) || (a.v6.is_some() && b.v6.is_some());
-    a.house == b.house || (udp(a) && udp(b) && opened)
-}
-
-/// Whether `from` may open a TCP connection to an address of `to` that it is told.
-fn dials(from: &Site, to: &Site) -> bool {
-    if from.house == to.house {
-        // Both are seen at one public address, so each is told the other's private one.
-        return true;
-    }
-    // Everybody listens on a port of its own, which no firewall lets through that knows 443 alone.
-    from.preset != Preset::Only443 && (to.preset == Preset::Open || (from.v6.is_some() && takes_v6(to)))
-}
-
-/// Whether IPv6 of anybody gets there. A firewall that knows 443 alone keeps the answers in.
-fn takes_v6(to: &Site) -> bool {
-    (to.v6 == Some(V6::Open) && to.preset != Preset::Only443)
-        || (to.v6.is_some() && to.preset == Preset::Open)
+/// Whether another node relays for the two: one that is to, and that both can dial.
+fn relayed(scenario: &Scenario, a: usize, b: usize) -> Chance {
+    let leaves = |node: usize| scenario.ends_at(node).preset != Preset::Only443;
+    let others = (0..scenario.nodes.len()).filter(|node| *node != a && *node != b);
+    let serving =
+        others.filter(|node| scenario.nodes[*node].relay.is_some()).map(|node| scenario.ends_at(node));
+    let best = serving.map(|site| match site.preset {
+        // Seen at its own address, so the server can try it, and everybody dials it there.
+        Preset::Open => Chance::Surely,
+        // By IPv6, or from its own house.
+        _ => Chance::Perhaps,
+    });
+    best.max().filter(|_| leaves(a) && leaves(b)).unwrap_or(Chance::Never)
 }
 
 /// What has to come of a connection.
@@ -76,10 +96,13 @@ pub fn fate(scenario: &Scenario, stream: &Stream) -> Fate {
     let forward = scenario.forwards[stream.forward];
     let begin = Duration::from_millis(stream.at.into());
     let ready = ready(scenario, stream);
-    let (from, to) = (scenario.begins_at(forward.from), scenario.begins_at(forward.to));
-    let (before, after) = (between(&from, &to), best(scenario, forward.from, forward.to));
-    if before.is_some() != after.is_some() {
-        // Who moves has a path for a part of the time.
+    let calm = Scenario { faults: Vec::new(), ..scenario.clone() };
+    let (before, after) = (best(&calm, forward.from, forward.to), best(scenario, forward.from, forward.to));
+    let lucky = |at: &Scenario| {
+        RUNGS.iter().any(|rung| chance(at, forward.from, forward.to, *rung) == Chance::Perhaps)
+    };
+    if before.is_some() != after.is_some() || (after.is_none() && (lucky(&calm) || lucky(scenario))) {
+        // Who moves has a path for a part of the time, and some find one by luck.
         return Fate::Any;
     }
     if after.is_none() {
@@ -90,6 +113,11 @@ pub fn fate(scenario: &Scenario, stream: &Stream) -> Fate {
                 || matches!(fault.what, What::Move(who, _) if who == forward.from || who == forward.to)
         };
         return if scenario.faults.iter().any(absent) { Fate::Any } else { Fate::Refused };
+    }
+    if before.max(after) >= Some(Rung::PrivateRelay)
+        && scenario.faults.iter().any(|fault| befalls_a_relay(fault, scenario))
+    {
+        return Fate::Any;
     }
     let harmful: Vec<&Trouble> =
         scenario.faults.iter().filter(|fault| harms(fault, scenario, stream)).collect();
@@ -107,6 +135,13 @@ pub fn fate(scenario: &Scenario, stream: &Stream) -> Fate {
         }
         _ => Fate::Any,
     }
+}
+
+/// Whether a fault has to do with a machine that relays.
+fn befalls_a_relay(fault: &Trouble, scenario: &Scenario) -> bool {
+    let mut relays = (0..scenario.nodes.len()).filter(|node| scenario.nodes[*node].relay.is_some());
+    let server = scenario.server_relay && fault.what.befalls(Party::Server);
+    server || relays.any(|node| fault.what.befalls(Party::Node(node)))
 }
 
 /// Whether a fault can have to do with how a connection fares.
@@ -139,8 +174,10 @@ fn harms(fault: &Trouble, scenario: &Scenario, stream: &Stream) -> bool {
 /// of a login may get lost, each time costs more than the one before.
 fn ready(scenario: &Scenario, stream: &Stream) -> Duration {
     let forward = scenario.forwards[stream.forward];
-    let lines = [forward.from, forward.to].map(|node| scenario.nodes[scenario.begins_at(node).carrier].line);
-    if lines.iter().any(|line| line.loss > 0) { LOSSY_LOGIN } else { LOGIN }
+    let ends = [forward.from, forward.to].into_iter();
+    let relays = (0..scenario.nodes.len()).filter(|node| scenario.nodes[*node].relay.is_some());
+    let mut lines = ends.chain(relays).map(|node| scenario.nodes[scenario.begins_at(node).carrier].line);
+    if lines.any(|line| line.loss > 0) { LOSSY_LOGIN } else { LOGIN }
 }
 
 /// Whether nothing is wrong with the server while nodes need it because of `fault`: there is no new link

@@ -1,0 +1,108 @@
+//! Which paths there can be between two places, by their NATs alone.
+//!
+//! The terms are those of RFC 4787, and the reasoning is that of RFC 5128: two NATs can be passed if each side
+//! knows, or can guess, the outside port that the other one will have for it.
+
+use inp2p_core::path::Rung;
+
+use super::Chance;
+use crate::nat::Preset;
+use crate::scenario::{Assignment, Site, V6};
+
+/// Whether that rung leads from one place to the other.
+pub(super) fn between(a: &Site, b: &Site, rung: Rung) -> Chance {
+    let certain = |is: bool| if is { Chance::Surely } else { Chance::Never };
+    match rung {
+        Rung::UdpDirect => certain(datagrams(a, b)),
+        Rung::TcpDirect => certain(dials(a, b) || dials(b, a)),
+        // Nothing plans by NATs yet: both sides call each other's addresses, and what fits gets through.
+        Rung::UdpPunch => udp_punch(a, b).min(Chance::Perhaps),
+        Rung::TcpPunch => tcp_punch(a, b).min(Chance::Perhaps),
+        Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => Chance::Never,
+    }
+}
+
+/// Whether datagrams pass between addresses that at least one of the two has on an interface of its own.
+fn datagrams(a: &Site, b: &Site) -> bool {
+    // Whoever is told an address opens its own NAT or firewall to it, and for IPv6 both are told.
+    let opened = dials(a, b) || dials(b, a) || (a.v6.is_some() && b.v6.is_some());
+    a.house == b.house || (has_udp(a) && has_udp(b) && opened)
+}
+
+/// Whether `from` may open a TCP connection to an address of `to` that it is told.
+fn dials(from: &Site, to: &Site) -> bool {
+    if from.house == to.house {
+        // Both are seen at one public address, so each is told the other's private one.
+        return true;
+    }
+    // Everybody listens on a port of its own, which no firewall lets through that knows 443 alone.
+    from.preset != Preset::Only443 && (to.preset == Preset::Open || (from.v6.is_some() && takes_v6(to)))
+}
+
+/// Whether IPv6 of anybody gets there. A firewall that knows 443 alone keeps the answers in.
+fn takes_v6(to: &Site) -> bool {
+    (to.v6 == Some(V6::Open) && to.preset != Preset::Only443)
+        || (to.v6.is_some() && to.preset == Preset::Open)
+}
+
+fn has_udp(site: &Site) -> bool {
+    !matches!(site.preset, Preset::UdpBlocked | Preset::Only443)
+}
+
+/// What others know of the outside port that a NAT will give to what is sent to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Port {
+    /// It is the one that the server has seen.
+    Known,
+    /// It follows from those that the server has seen.
+    Regular,
+    /// Nothing.
+    Unknown,
+}
+
+fn port(site: &Site) -> Port {
+    match (site.preset, site.quirks.ports) {
+        (Preset::SymmetricRandom | Preset::Only443, None | Some(Assignment::Random)) => Port::Unknown,
+        (Preset::SymmetricSequential, Some(Assignment::Random)) => Port::Unknown,
+        // One that keeps the inside port has the same for all peers, whatever it is meant to have.
+        (_, Some(Assignment::Preserving)) => Port::Known,
+        (Preset::SymmetricRandom | Preset::SymmetricSequential | Preset::Only443, _) => Port::Regular,
+        _ => Port::Known,
+    }
+}
+
+fn udp_punch(a: &Site, b: &Site) -> Chance {
+    let lets_in_all_ports = |site: &Site| matches!(site.preset, Preset::FullCone | Preset::AddressRestricted);
+    if !has_udp(a) || !has_udp(b) {
+        return Chance::Never;
+    }
+    if a.carrier == b.carrier {
+        // They meet at their carrier's outside address, which leads back inside.
+        return Chance::Perhaps;
+    }
+    match (port(a), port(b)) {
+        (Port::Known, Port::Known) => Chance::Surely,
+        // Whoever lets all ports of an address in learns the port from the first packet.
+        (Port::Known, _) if lets_in_all_ports(a) => Chance::Surely,
+        (_, Port::Known) if lets_in_all_ports(b) => Chance::Surely,
+        (Port::Unknown, Port::Unknown) => Chance::Never,
+        // Others behind the same NAT, and other connections, take ports too.
+        _ => Chance::Perhaps,
+    }
+}
+
+fn tcp_punch(a: &Site, b: &Site) -> Chance {
+    if a.preset == Preset::Only443 || b.preset == Preset::Only443 {
+        return Chance::Never;
+    }
+    match (port(a), port(b)) {
+        // A SYN that comes too early meets a reset where NATs send one, and is on its own where they do not.
+        (Port::Known, Port::Known) if a.carrier != b.carrier && !resets(a) && !resets(b) => Chance::Surely,
+        (Port::Unknown, _) | (_, Port::Unknown) => Chance::Never,
+        _ => Chance::Perhaps,
+    }
+}
+
+fn resets(site: &Site) -> bool {
+    site.quirks.resets || site.preset == Preset::SymmetricRandom
+}
