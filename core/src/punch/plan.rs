@@ -116,11 +116,12 @@ impl Plan {
     }
 
     /// Why neither side needs to begin, if so. Where only the peer's addresses are missing, the peer may still
-    /// reach this side.
+    /// reach this side; and UDP that was blocked when it was measured may pass by now.
     pub fn nothing_to_do(&self) -> Option<Why> {
         match self.way {
-            Way::Hopeless(Why::NoAddress) => None,
-            Way::Hopeless(why) if self.targets.is_empty() => Some(why),
+            Way::Hopeless(why @ (Why::BothSymmetric | Why::NotAmongRungs)) if self.targets.is_empty() => {
+                Some(why)
+            }
             Way::Hopeless(_) | Way::Plain | Way::Predicted | Way::Guessed | Way::GuessedByPeer => None,
         }
     }
