@@ -554,7 +554,7 @@ impl World {
             }
             AgentAction::Attempt { peer, key, attempt, targets } => {
                 self.nodes[node].targets.push(targets);
-                self.nodes[node].attempts.push((self.now, peer, key, attempt));
+                self.nodes[node].attempts.push((self.now, peer, key, *attempt));
             }
             // Nodes of this world stand in the open.
             AgentAction::Probe { .. } => {}

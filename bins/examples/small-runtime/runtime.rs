@@ -171,7 +171,6 @@ impl Shared {
         if let Some(sides) = self.lock().sockets.get_mut(&event.token().0) {
             for (side, _) in sides.iter_mut().zip([read, write]).filter(|(_, is_news)| *is_news) {
                 if let Side::Waits(waker) = mem::replace(side, Side::Came) {
-                    *side = Side::Nothing;
                     woken.push(waker);
                 }
             }
@@ -227,7 +226,7 @@ enum Side {
     Nothing,
     /// Somebody waits, because a call would have blocked.
     Waits(Waker),
-    /// Something came while nobody waited: since their last call, perhaps.
+    /// Something came that nobody has heard of from `poll_ready`.
     Came,
 }
 

@@ -16,10 +16,11 @@ use crate::world::{Options, Place, World};
 pub(crate) type Event = fn(&Arguments);
 
 /// All of them, with their names.
-pub(crate) const EVENTS: [(&str, Event); 6] = [
+pub(crate) const EVENTS: [(&str, Event); 7] = [
     ("NAT report: by a server with two addresses", reports::two_addresses),
     ("NAT report: by a server with one address", reports::one_address),
     ("same LAN: over private addresses", same_lan),
+    ("NAT unknown: tried all the same", nat_unknown),
     ("NAT forgets all: conntrack flushed", nat_forgets_all),
     ("NAT reloads: another port for everything", nat_reloads),
     ("server killed and started again", server_killed),
@@ -76,6 +77,23 @@ fn same_lan(arguments: &Arguments) {
     two.transfer(arguments.mebibytes << 20).finish();
     assert_eq!(two.a.peer().remote.map(|remote| remote.ip()), Some(two.there.address.into()));
     assert_eq!(two.b.peer().remote.map(|remote| remote.ip()), Some(two.here.address.into()));
+}
+
+/// No answer of STUN comes, so nothing is known of the NATs: UDP is tried all the same (OpenP2P's type 314).
+fn nat_unknown(arguments: &Arguments) {
+    let mut world = World::new(Options::default());
+    world.server_host.rules(
+        "table ip silent { chain own { type filter hook input priority 0;\n\
+         udp dport { 27182, 27183 } drop\ntcp dport { 27180, 27181 } drop\n}\n}",
+    );
+    let (here, there) = (world.place(Kind::PortRestricted), world.place(Kind::Public));
+    let echo = there.host.run(target::echo);
+    let a = here.online(world.node("a").forward("b", echo));
+    // It has given up to ask, and has learnt nothing from it that would be true.
+    a.wait_until("through with its questions", |status| (status.nat.udp.kind == "blocked").then_some(()));
+    let b = there.online(world.node("b"));
+    reaches(&a, Rung::UdpDirect.as_str(), crate::lab::DEADLINE);
+    Two { a, b, here, there, world }.transfer(arguments.mebibytes << 20).finish();
 }
 
 fn nat_forgets_all(arguments: &Arguments) {

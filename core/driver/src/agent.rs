@@ -153,6 +153,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
             instance: rng.bytes(),
             allow: setup.allow,
             server: server.clone(),
+            listening: port,
         }),
         server,
         port: udp,

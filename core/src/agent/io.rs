@@ -188,7 +188,7 @@ pub enum Action {
         /// Its identity, pinned.
         key: PublicKey,
         /// What to try.
-        attempt: Attempt,
+        attempt: Box<Attempt>,
         /// All that the peer may open here, beside what the node's own policy allows; none for a node of the
         /// own user, for whom only that policy counts.
         targets: Option<Targets>,

@@ -266,7 +266,8 @@ impl Agent {
         };
         tracing::debug!(?report, "NAT behaviour");
         let old = std::mem::replace(&mut self.nat.report, *report);
-        self.nat.is_awaited = false;
+        let known = [self.nat.report.udp4, self.nat.report.udp6].into_iter().flatten();
+        self.nat.is_awaited &= !known.into_iter().any(|side| side.blocked || side.public.is_some());
         // A renewed proof is news for the server alone.
         self.report.change(now);
         if old.reachability() != self.nat.report.reachability() {
@@ -357,6 +358,11 @@ impl Agent {
     fn send_report(&mut self, now: Instant) {
         let due = self.report.due.is_some_and(|at| at <= now) && self.awaits_nat().is_none();
         if !due || self.report.under_way || self.signal.online().is_none() {
+            return;
+        }
+        if let Some(until) = self.awaits_nat().filter(|_| !self.report.answered) {
+            // With the first report a node is there for others, who should learn at once where it can be reached.
+            self.report.due = Some(until);
             return;
         }
         // The longest names of the most peers would not fit a message; those who do not fit are asked for

@@ -185,8 +185,9 @@ impl Online {
 
 /// How long the server may take to answer: two retransmissions of TCP on a bad line.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How soon a connection must show that it has outlived a change of network.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How soon a connection must show that it has outlived a change of network: a round trip on a bad line, or one
+/// retransmission on a good one. A new login costs little, and until then no peer can be told the new address.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// As many missed heartbeats end the connection, as at the server.
 const MISSED_HEARTBEATS: u32 = 3;
 /// The bounds of the period that a server may ask for.

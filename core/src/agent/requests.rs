@@ -1,13 +1,14 @@
 //! What the server asks of the node. Every request is answered, with its reply or with a refusal, under the
 //! same request id; a pushed forward once its listener's result is there.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::forwards::{Pushed, Waiter, own};
 use super::io::Action;
 use super::{Agent, Phase, relay};
 use crate::ids::{ConnId, PeerName, PublicKey};
 use crate::path::RungSet;
+use crate::punch::tcp::COMMON_DELAY;
 use crate::session::Attempt;
 use crate::wire::message::{
     Code, PeerOnline, PeerOnlineReply, PunchStart, PunchStartReply, PushForward, PushForwardReply, Refused,
@@ -93,13 +94,18 @@ impl Agent {
         if peer.start(now, start.attempt, start.key) {
             self.counters.attempts += 1;
             tracing::debug!(peer = %name, attempt = ?start.attempt, asked = start.asked, "attempt begins");
+            let server_time = self.signal.clock().unix(now);
             let attempt = Attempt {
                 id: start.attempt,
                 punch_key: start.punch_key.into_array(),
                 candidates: start.candidates,
                 rungs,
                 relays: self.accesses(start.attempt, start.relays),
+                own_nat: self.nat.report,
+                peer_nat: start.nat,
+                tcp_in: tcp_in(start.tcp_at_ms, server_time),
             };
+            let attempt = Box::new(attempt);
             self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt, targets });
         }
         Ok(PunchStartReply {})
@@ -141,3 +147,15 @@ impl Agent {
         }
     }
 }
+
+/// How long until both sides open TCP connections at once; none if they had better not. A node that does not know
+/// the server's clock yet takes the time that this usually is.
+fn tcp_in(at_ms: Option<u64>, server_time: Option<Duration>) -> Option<Duration> {
+    let at = Duration::from_millis(at_ms?);
+    let left = server_time.map_or(COMMON_DELAY, |time| at.saturating_sub(time));
+    // Whatever a server says, an attempt lasts no longer than that.
+    Some(left.min(MAX_TCP_IN))
+}
+
+/// As long as an attempt may wait for the common instant.
+const MAX_TCP_IN: Duration = Duration::from_secs(2);

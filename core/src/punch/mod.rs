@@ -26,4 +26,4 @@ pub use plan::{Plan, Situation, Target, Trust, Way};
 pub use why::Why;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

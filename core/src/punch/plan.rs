@@ -115,6 +115,16 @@ impl Plan {
         plan
     }
 
+    /// Why neither side needs to begin, if so. Where only the peer's addresses are missing, the peer may still
+    /// reach this side.
+    pub fn nothing_to_do(&self) -> Option<Why> {
+        match self.way {
+            Way::Hopeless(Why::NoAddress) => None,
+            Way::Hopeless(why) if self.targets.is_empty() => Some(why),
+            Way::Hopeless(_) | Way::Plain | Way::Predicted | Way::Guessed | Way::GuessedByPeer => None,
+        }
+    }
+
     /// Punching proper: reflexive addresses. Ports are guessed for IPv4 alone; IPv6 keeps its own.
     fn punching(&mut self, situation: &Situation<'_>) -> Way {
         if !situation.rungs.contains(Rung::UdpPunch) {

@@ -346,7 +346,7 @@ impl Puncher {
         self.finish();
         self.stage = Stage::Over;
         self.known.clear();
-        self.asked.clear();
+        self.asked = VecDeque::new();
         let closed = std::mem::take(&mut self.sockets).into_iter().filter(|socket| Some(*socket) != winner);
         self.actions.extend(closed.map(Action::Close));
     }

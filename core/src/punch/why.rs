@@ -19,6 +19,8 @@ pub enum Why {
     OwnTcpBlocked,
     /// The peer's does not.
     PeerTcpBlocked,
+    /// The server named no common instant.
+    NoInstant,
     /// Neither NAT's ports can be told.
     BothSymmetric,
     /// No probe of the peer arrived.
@@ -37,6 +39,24 @@ pub enum Why {
     },
 }
 
+impl Why {
+    /// Whether anything was sent.
+    pub fn was_tried(self) -> bool {
+        match self {
+            Self::Silence { .. } | Self::OneWay | Self::NoConnection { .. } => true,
+            Self::NotAmongRungs
+            | Self::NoAddress
+            | Self::OwnUdpBlocked
+            | Self::PeerUdpBlocked
+            | Self::NoTcpAddress
+            | Self::OwnTcpBlocked
+            | Self::PeerTcpBlocked
+            | Self::NoInstant
+            | Self::BothSymmetric => false,
+        }
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -47,6 +67,7 @@ impl fmt::Display for Why {
             Self::NoTcpAddress => f.write_str("the server has not seen a public TCP address of the peer"),
             Self::OwnTcpBlocked => f.write_str("this node's network lets no TCP through"),
             Self::PeerTcpBlocked => f.write_str("the peer's network lets no TCP through"),
+            Self::NoInstant => f.write_str("the server named no instant for it"),
             Self::BothSymmetric => {
                 f.write_str("both NATs are symmetric and not both have a regular step: no port can be told")
             }

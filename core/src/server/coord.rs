@@ -3,9 +3,10 @@
 //! Two nodes often reach for each other at the same moment: both lost their link, or both heard that the
 //! other is back. Were each wish an attempt of its own, each side would answer one and dial for the other.
 //! So the first wish makes the attempt, and a second one from either side within [`LIFETIME`] gets the
-//! same, unless a side has reported how it ended.
+//! same, unless a side has reported how it ended, or has logged in anew and may be elsewhere.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_bytes::ByteArray;
@@ -36,6 +37,8 @@ struct Running {
     id: AttemptId,
     punch_key: [u8; 32],
     until: Instant,
+    /// From where the two were connected, in the order of the pair.
+    seen: (SocketAddr, SocketAddr),
 }
 
 /// A wish that was granted.
@@ -89,7 +92,7 @@ impl Attempts {
             return Err(Refused::new(Code::NotAllowed, text));
         }
 
-        let (id, punch_key) = self.attempt(now, asker.key, other.key, cap)?;
+        let (id, punch_key) = self.attempt(now, (asker.key, asker.remote), (other.key, other.remote), cap)?;
         let start = |peer: &Online, receiver: &Online, claimed: &[Candidate], asked| PunchStart {
             attempt: id,
             peer: peer.named_by(&receiver.name),
@@ -99,6 +102,7 @@ impl Attempts {
             punch_key: ByteArray::new(punch_key),
             asked,
             targets: None,
+            tcp_at_ms: None,
             relays: Vec::new(),
             nat: peer.reported.as_ref().map(|reported| reported.nat).unwrap_or_default(),
         };
@@ -128,20 +132,28 @@ impl Attempts {
     fn attempt(
         &mut self,
         now: Instant,
-        one: PublicKey,
-        two: PublicKey,
+        one: (PublicKey, SocketAddr),
+        two: (PublicKey, SocketAddr),
         cap: usize,
     ) -> Result<(AttemptId, [u8; 32]), Refused> {
         self.expire(now);
-        let pair = (one.min(two), one.max(two));
-        if let Some(running) = self.pairs.get(&pair) {
-            return Ok((running.id, running.punch_key));
+        let (low, high) = if one.0 <= two.0 { (one, two) } else { (two, one) };
+        let (pair, seen) = ((low.0, high.0), (low.1, high.1));
+        match self.pairs.get(&pair) {
+            Some(running) if running.seen == seen => return Ok((running.id, running.punch_key)),
+            // One of them has logged in anew: what the other was told of it is no longer true.
+            Some(_) => self.remove(pair),
+            None => {}
         }
         if self.pairs.len() >= cap {
             return Err(Refused::new(Code::Busy, "the server has too many attempts under way"));
         }
-        let running =
-            Running { id: AttemptId(self.rng.bytes()), punch_key: self.rng.bytes(), until: now + LIFETIME };
+        let running = Running {
+            id: AttemptId(self.rng.bytes()),
+            punch_key: self.rng.bytes(),
+            until: now + LIFETIME,
+            seen,
+        };
         let made = (running.id, running.punch_key);
         self.by_id.insert(running.id, pair);
         self.due.insert(running.until, pair);

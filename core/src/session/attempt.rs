@@ -5,9 +5,13 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::opening::Opening;
 use super::relay::Offered;
 use crate::ids::AttemptId;
+use crate::link::Role;
+use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Outcome, Rung, RungSet, Transport, Verdict};
+use crate::punch::{Situation, Why};
 use crate::relay::Access;
 
 /// What a session is to try, as the server's `PunchStart` says.
@@ -23,6 +27,12 @@ pub struct Attempt {
     pub rungs: RungSet,
     /// Relays that both may meet at, the best first.
     pub relays: Vec<Access>,
+    /// What this node is behind.
+    pub own_nat: NatReport,
+    /// What the peer is behind.
+    pub peer_nat: NatReport,
+    /// How long from now until both sides open TCP connections to each other at once; none if they do not.
+    pub tcp_in: Option<Duration>,
 }
 
 impl std::fmt::Debug for Attempt {
@@ -39,13 +49,26 @@ impl Attempt {
     /// The addresses to dial by TCP.
     pub(super) fn dials(&self) -> impl Iterator<Item = &Candidate> {
         let wanted = self.rungs.contains(Rung::TcpDirect);
-        self.reachable(Transport::Tcp).filter(move |_| wanted).take(MAX_DIALS)
+        // The others' turn comes at the common instant.
+        let hosts = |candidate: &&Candidate| candidate.kind == CandidateKind::Host;
+        self.reachable(Transport::Tcp).filter(hosts).filter(move |_| wanted).take(MAX_DIALS)
     }
 
     /// The addresses where the peer may be by UDP.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Candidate> {
         let wanted = self.wants_udp();
         self.reachable(Transport::Udp).filter(move |_| wanted).take(MAX_PATHS)
+    }
+
+    /// What punching is planned by, for the side in `role`.
+    pub(super) fn situation(&self, role: Role) -> Situation<'_> {
+        Situation {
+            own: &self.own_nat,
+            peer: &self.peer_nat,
+            role,
+            candidates: &self.candidates,
+            rungs: self.rungs,
+        }
     }
 
     /// Whether a link over UDP is to be tried for.
@@ -82,6 +105,14 @@ pub(super) struct Run {
     tries: SmallVec<[Try; 4]>,
     /// The rungs on which a link was ready, and after how many milliseconds.
     connected: SmallVec<[(Rung, u64); 2]>,
+    /// How long it lasts.
+    patience: Duration,
+    /// Why punching over UDP was given up.
+    punch: Option<Why>,
+    /// Simultaneous opens over TCP.
+    pub(super) opening: Option<Opening>,
+    /// Why they were given up.
+    opening_why: Option<Why>,
     /// Whether streams have moved over a link of this attempt.
     pub(super) is_up: bool,
     /// Whether a better link has taken over from the first one.
@@ -123,6 +154,10 @@ impl Run {
             attempt,
             started: now,
             connected: SmallVec::new(),
+            patience: PATIENCE,
+            punch: None,
+            opening: None,
+            opening_why: None,
             is_up: false,
             promoted: false,
             state: RunState::Running,
@@ -162,9 +197,25 @@ impl Run {
         }
     }
 
+    /// It lasts until then at least, and a handshake longer.
+    pub(super) fn lasts_until(&mut self, end: Instant) {
+        let patience = end.saturating_duration_since(self.started) + HANDSHAKE;
+        self.patience = self.patience.max(patience).min(MAX_PATIENCE);
+    }
+
+    /// Punching over UDP was given up, for this reason.
+    pub(super) fn punch_failed(&mut self, why: Why) {
+        self.punch.get_or_insert(why);
+    }
+
+    /// Simultaneous opens over TCP were given up, for this reason.
+    pub(super) fn opening_failed(&mut self, why: Why) {
+        self.opening_why.get_or_insert(why);
+    }
+
     /// When the attempt is given up.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.is_running().then(|| self.started + PATIENCE)
+        self.is_running().then(|| self.started + self.patience)
     }
 
     /// When the attempt is forgotten, so that connections under its name are strangers'.
@@ -178,6 +229,9 @@ impl Run {
             return None;
         }
         self.state = RunState::Over;
+        if let Some(opening) = &mut self.opening {
+            opening.stop(now);
+        }
         let ms = self.ms(now);
         Some(Rung::ALL.into_iter().map(|rung| self.outcome(rung, ms)).collect())
     }
@@ -199,16 +253,13 @@ impl Run {
             Rung::UdpDirect => (Transport::Udp, false),
             Rung::UdpPunch => (Transport::Udp, true),
             Rung::TcpDirect => (Transport::Tcp, false),
-            Rung::TcpPunch => return skipped("not in this version"),
+            Rung::TcpPunch => (Transport::Tcp, true),
             Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => return self.relayed(rung, ms),
         };
         let tries: SmallVec<[&Try; 16]> = self
             .tries
             .iter()
-            .filter(|tried| {
-                tried.transport == transport
-                    && (transport == Transport::Tcp || (tried.kind != CandidateKind::Host) == reflexive)
-            })
+            .filter(|tried| tried.transport == transport && (tried.kind != CandidateKind::Host) == reflexive)
             .collect();
         // What was still under way when the attempt ended was given up for what had come about.
         let undecided = tries.iter().any(|tried| tried.failure.is_none());
@@ -218,8 +269,21 @@ impl Run {
         {
             return skipped(&format!("given up: {best} was there first"));
         }
+        let given_up = match rung {
+            Rung::UdpPunch => self.punch,
+            Rung::TcpPunch => self.opening_why,
+            _ => None,
+        };
+        if let Some(why) = given_up.filter(|why| !why.was_tried()) {
+            return skipped(&why.to_string());
+        }
+        if let Some(why) = given_up {
+            let last = tries.iter().find_map(|tried| tried.failure.as_deref());
+            let reason = last.map_or_else(|| why.to_string(), |last| format!("{why}: {last}"));
+            return Outcome { rung, outcome: Verdict::Failed, reason, ms };
+        }
         if tries.is_empty() && reflexive {
-            return skipped("the peer has no server-reflexive address for UDP");
+            return skipped("the server has not seen a public address of the peer");
         }
         Outcome { rung, outcome: Verdict::Failed, reason: why(&tries), ms }
     }
@@ -279,6 +343,12 @@ const MAX_TRIES: usize = 32;
 /// How long an attempt lasts: a SYN, its repetitions after 1 and 3 s, and the handshake behind the last.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// For the handshake on a path that was found at the last moment.
+const HANDSHAKE: Duration = Duration::from_millis(1_500);
+
+/// However long punching takes: the streams wait for thirty seconds, and relays are tried meanwhile.
+const MAX_PATIENCE: Duration = Duration::from_secs(13);
+
 /// How long the peer may take longer than this side: its `PunchStart` may have come later, and its own
 /// patience begins then.
 const MEMORY: Duration = Duration::from_secs(30);
@@ -300,6 +370,9 @@ mod tests {
             candidates: addresses.iter().map(candidate).collect(),
             rungs: RungSet::ALL,
             relays: Vec::new(),
+            own_nat: NatReport::default(),
+            peer_nat: NatReport::default(),
+            tcp_in: None,
         }
     }
 

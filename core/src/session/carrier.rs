@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::knock::Knocks;
 use super::lane::Lane;
 use super::nomination::Nomination;
+use super::punching::Punch;
 use super::relay::{Door, Through};
 use super::{Ending, LinkId};
 use crate::ids::AttemptId;
@@ -60,7 +60,7 @@ pub(super) struct Tcp {
 pub(super) struct Udp {
     pub(super) link: UdpLink,
     pub(super) lane: Lane,
-    pub(super) knocks: Knocks,
+    pub(super) punch: Punch,
     /// How many authentic frames had come when the peer was last taken to be alive.
     pub(super) frames: u64,
     /// The path that the session knows of.

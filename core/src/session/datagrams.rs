@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::carrier::{Above, Carrier, Slot, Stage, Udp};
-use super::knock::Knocks;
 use super::lane::Lane;
+use super::punching::Punch;
 use super::{Action, Ending, LinkId, Session};
 use crate::agent::io::SessionNews;
 use crate::ids::{AttemptId, SockId};
 use crate::link::udp::{InitialId, Label, ProbeTag, Transmit, UdpConfig, UdpPath};
 use crate::link::{Role, UdpLink};
-use crate::path::{CandidateKind, Transport};
+use crate::path::Transport;
+use crate::punch::udp::{Config, Puncher};
+use crate::punch::{Plan, Trust};
 
 /// What leads to a link over UDP: for [`crate::link::udp::Demux`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +36,21 @@ impl Session {
         else {
             return;
         };
-        let paths: Vec<(UdpPath, bool)> = run
-            .attempt
-            .paths()
-            .map(|candidate| (UdpPath::new(socket, candidate.address), candidate.kind != CandidateKind::Host))
+        let plan = Plan::new(&run.attempt.situation(self.role));
+        if let Some(why) = plan.nothing_to_do() {
+            if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {
+                run.punch_failed(why);
+            }
+            return;
+        }
+        let paths: Vec<(UdpPath, Option<u32>)> = plan
+            .targets
+            .iter()
+            .filter(|target| plan.hold.is_zero() || target.trust == Trust::Claimed)
+            .map(|target| {
+                let limit = (target.trust == Trust::Claimed).then_some(UNPROVEN);
+                (UdpPath::new(socket, target.address), limit)
+            })
             .collect();
         let config = UdpConfig {
             keys: &self.config.keys,
@@ -58,16 +71,24 @@ impl Session {
                 return;
             }
         };
-        let knocks = match self.role {
-            Role::Controlling => {
-                for (path, proven) in &paths {
-                    link.add_candidate(*path, (!proven).then_some(UNPROVEN));
-                }
-                Knocks::new(now, std::iter::empty())
-            }
-            Role::Controlled => Knocks::new(now, paths.into_iter()),
+        if self.role == Role::Controlling {
+            // Where the peer's NAT takes no harm, QUIC's own first flight is as good as a probe.
+            paths.into_iter().for_each(|(path, limit)| link.add_candidate(path, limit));
+        }
+        let config = Config {
+            role: self.role,
+            attempt: id,
+            punch_key: &run.attempt.punch_key,
+            main4: socket,
+            main6: socket,
+            plan,
         };
-        let udp = Box::new(Udp { link, lane: Lane::new(now), knocks, frames: 0, path: None });
+        let punch = Punch::new(Puncher::new(config, now, self.rng.bytes()));
+        let end = punch.end();
+        if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {
+            run.lasts_until(end);
+        }
+        let udp = Box::new(Udp { link, lane: Lane::new(now), punch, frames: 0, path: None });
         let link = self.add_slot(now, id, None, Carrier::Udp(udp));
         if let Some((id, udp)) = self.udp_mut(link) {
             let route = udp.route(id);
@@ -86,9 +107,21 @@ impl Session {
         ecn: u8,
         bytes: &[u8],
     ) {
-        if let Some((_, udp)) = self.udp_mut(link) {
+        let Some((_, udp)) = self.udp_mut(link) else { return };
+        if Punch::takes(bytes) && !udp.link.is_up() {
+            udp.punch.datagram(now, socket, from, bytes);
+        } else {
             udp.link.datagram(now, socket, from, ecn, bytes);
         }
+    }
+
+    /// What came of [`Action::OpenSocket`]: the socket, or none if there is none to be had.
+    pub fn opened(&mut self, now: Instant, link: LinkId, socket: Option<SockId>) {
+        match self.udp_mut(link) {
+            Some((_, udp)) => udp.punch.opened(now, socket),
+            None => self.actions.extend(socket.map(Action::CloseSocket)),
+        }
+        self.digest(now);
     }
 
     /// Acts on the datagrams that have come, and on what time has brought the links over UDP.
@@ -129,7 +162,11 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Option<Transmit> {
         self.links.iter_mut().find_map(|slot| match &mut slot.carrier {
-            Carrier::Udp(udp) => udp.link.poll_transmit(now, max_segments, out),
+            Carrier::Udp(udp) => {
+                out.clear();
+                let probe = udp.punch.poll_transmit(out);
+                probe.or_else(|| udp.link.poll_transmit(now, max_segments, out))
+            }
             Carrier::Dialled | Carrier::Tcp(_) => None,
         })
     }
@@ -151,8 +188,7 @@ impl Session {
             if udp.link.deadline().is_some_and(|(deadline, _)| deadline <= now) {
                 udp.link.tick(now);
             }
-            let Udp { link, knocks, .. } = &mut **udp;
-            knocks.due(now).for_each(|path| link.probe_path(now, path));
+            udp.punch.tick(now);
         }
         self.digest(now);
     }
@@ -162,7 +198,8 @@ impl Session {
         let Some(slot) = links.iter_mut().find(|slot| slot.id == id) else { return Ok(()) };
         let Slot { attempt, stage, carrier, remote, direct, doubted, .. } = slot;
         let Carrier::Udp(udp) = carrier else { return Ok(()) };
-        let Udp { link, lane, knocks, frames, path } = &mut **udp;
+        let Udp { link, lane, punch, frames, path } = &mut **udp;
+        punch.settle(id, link, actions);
         if link.path() != *path {
             let first = path.is_none();
             *path = link.path();
@@ -170,7 +207,6 @@ impl Session {
             if let Some(remote) = *remote
                 && first
             {
-                knocks.stop();
                 let run = runs.iter().find(|run| run.id() == *attempt);
                 *direct = run.is_some_and(|run| run.attempt.is_host(Transport::Udp, remote));
             } else if let Some(remote) = *remote
@@ -188,6 +224,16 @@ impl Session {
         if *stage == Stage::Handshake && link.is_up() {
             *stage = Stage::Greeted;
             lane.say(&nomination.hello(*direct));
+        }
+        if link.is_up()
+            && let Some(path) = link.path()
+        {
+            punch.linked(now, path.socket);
+            punch.settle(id, link, actions);
+        } else if let Some(why) = punch.why()
+            && let Some(run) = runs.iter_mut().find(|run| run.id() == *attempt)
+        {
+            run.punch_failed(why);
         }
         link.receive(now, &mut Above { id, lane, nomination })
     }

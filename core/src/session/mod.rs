@@ -23,10 +23,11 @@ mod attempt;
 mod carrier;
 mod control;
 mod datagrams;
-mod knock;
 mod lane;
 mod life;
 mod nomination;
+mod opening;
+mod punching;
 mod race;
 mod relay;
 #[cfg(test)]
@@ -52,6 +53,7 @@ use crate::link::udp::Transmit;
 use crate::link::{LinkError, LinkKeys, MAX_RECORD, Preface, Role, TcpLink, UdpError};
 use crate::mux::{self, Decoder, Mux, Violation};
 use crate::path::Transport;
+use crate::punch::tcp::From;
 use crate::relay::DialError;
 use crate::rng::Rng;
 
@@ -68,6 +70,16 @@ pub enum Action {
         link: LinkId,
         /// Where to.
         to: SocketAddr,
+        /// From which port.
+        from: From,
+    },
+    /// Begin to connect by TCP from the port that the node listens on, with packets that go so many hops, and
+    /// drop the connection once the SYN is out.
+    Open {
+        /// Where to.
+        to: SocketAddr,
+        /// How many hops.
+        hops: u8,
     },
     /// Connect to the server's relay inside a WebSocket; then [`Session::connected`] or [`Session::closed`].
     DialServer {
@@ -83,6 +95,13 @@ pub enum Action {
         /// What to send, as it goes.
         farewell: Option<(Transmit, Vec<u8>)>,
     },
+    /// Open a further UDP socket for a link, at any port; then [`Session::opened`].
+    OpenSocket {
+        /// Which.
+        link: LinkId,
+    },
+    /// Close such a socket.
+    CloseSocket(SockId),
     /// Write these last bytes, as far as they go at once, and close.
     Close {
         /// Which.
@@ -233,8 +252,9 @@ impl Session {
             if let Some(slot) = self.slot_mut(link) {
                 slot.direct = direct;
             }
-            self.actions.push_back(Action::Dial { link, to });
+            self.actions.push_back(Action::Dial { link, to, from: From::Any });
         }
+        self.prepare_opening(id, now);
         self.dial_relays(now);
     }
 
@@ -412,10 +432,7 @@ impl Session {
             _ => (slot.spare_since + LINK_PATIENCE, "session: a link that was not nominated"),
         });
         let udp = self.links.iter().filter_map(|slot| match &slot.carrier {
-            Carrier::Udp(udp) => {
-                let knock = udp.knocks.deadline().map(|at| (at, "session: knock"));
-                [udp.link.deadline(), knock].into_iter().flatten().min()
-            }
+            Carrier::Udp(udp) => [udp.link.deadline(), udp.punch.deadline()].into_iter().flatten().min(),
             Carrier::Dialled | Carrier::Tcp(_) => None,
         });
         let promotion = self.promotion().map(|at| (at, "session: a better link takes over"));
@@ -424,10 +441,20 @@ impl Session {
             Some(deadline) => (deadline, "session: attempt fails"),
             None => (run.expiry(), "session: attempt forgotten"),
         });
+        let openings = self.runs.iter().filter(|run| run.is_running());
+        let openings = openings.filter_map(|run| run.opening.as_ref()?.deadline());
         let down =
             self.down_since.map(|since| (since + PATIENCE, "session: streams waited in vain for a link"));
         let mux = self.nomination.mux.deadline();
-        links.chain(udp).chain(promotion).chain(relay).chain(runs).chain(down).chain(mux).min()
+        links
+            .chain(udp)
+            .chain(promotion)
+            .chain(relay)
+            .chain(runs)
+            .chain(openings)
+            .chain(down)
+            .chain(mux)
+            .min()
     }
 
     /// Lets time pass.
@@ -451,6 +478,7 @@ impl Session {
             self.end(now, link, &reason);
         }
         self.tick_udp(now);
+        self.tick_openings(now);
         self.dial_relays(now);
         self.choose(now);
         self.ask_when_suspect(now);

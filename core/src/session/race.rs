@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::attempt::Run;
 use super::carrier::{Carrier, Slot, Stage};
 use super::nomination::Note;
+use super::opening::Opening;
 use super::{Action, LinkId, Session};
 use crate::agent::io::SessionNews;
 use crate::ids::AttemptId;
@@ -198,6 +199,7 @@ impl Session {
         };
         let Some(winner) = self.slot(current) else { return };
         let (attempt, rung) = (winner.attempt, winner.hope());
+        self.stop_openings(now, attempt, rung);
         self.close_where(now, "another link was faster", |slot| {
             slot.id != current && slot.attempt == attempt && slot.hope() >= rung
         });
@@ -209,7 +211,8 @@ impl Session {
         for run in runs.iter_mut().filter(|run| run.is_up && run.is_running()) {
             let current = self.nomination.current();
             let mut rivals = self.links.iter().filter(|slot| slot.attempt == run.id());
-            if !rivals.any(|slot| Some(slot.id) != current) {
+            let waits = run.opening.as_ref().is_some_and(Opening::is_active);
+            if !waits && !rivals.any(|slot| Some(slot.id) != current) {
                 self.finish(now, run);
             }
         }
@@ -222,7 +225,7 @@ impl Session {
             if !doomed(slot) {
                 return true;
             }
-            actions.push_back(match &mut slot.carrier {
+            let action = match &mut slot.carrier {
                 Carrier::Dialled => Action::Close { link: slot.id, farewell: Vec::new() },
                 Carrier::Tcp(tcp) => {
                     let mut farewell = std::mem::take(&mut tcp.early);
@@ -235,7 +238,12 @@ impl Session {
                     let sent = udp.link.path().and_then(|_| udp.link.poll_transmit(now, 1, &mut bytes));
                     Action::Unroute { route: udp.route(slot.id), farewell: sent.map(|sent| (sent, bytes)) }
                 }
-            });
+            };
+            actions.push_back(action);
+            if let Carrier::Udp(udp) = &mut slot.carrier {
+                // Behind the last words, which may go by one of those sockets.
+                udp.punch.stop(now, actions);
+            }
             false
         });
     }
@@ -252,6 +260,9 @@ impl Session {
             }
         } else if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt && run.is_running()) {
             run.failed(transport, remote, reason);
+            if let Some(opening) = &mut run.opening {
+                opening.ended(now, link);
+            }
         }
         if self.nomination.current() == Some(link) {
             self.nomination.lost();

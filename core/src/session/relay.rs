@@ -18,6 +18,7 @@ use crate::agent::io::{SessionNews, Via};
 use crate::ids::{AttemptId, PublicKey};
 use crate::link::LinkKeys;
 use crate::path::Rung;
+use crate::punch::tcp::From;
 use crate::relay::{Access, DialError, Dialer, Reason, Tier};
 
 /// The relay that a connection goes to.
@@ -231,7 +232,7 @@ impl Session {
                 slot.relay = Some(Box::new(Through::new(access)));
             }
             self.actions.push_back(match to {
-                Some(to) => Action::Dial { link, to },
+                Some(to) => Action::Dial { link, to, from: From::Any },
                 None => Action::DialServer { link },
             });
         }

@@ -342,6 +342,10 @@ pub struct PunchStart {
     /// the receiver's own user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Targets>,
+    /// When both sides open TCP connections to each other at once, by the server's clock, in milliseconds since
+    /// 1970; none to say that they had better not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_at_ms: Option<u64>,
     /// Relays that both sides may meet at, the best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list::<_, _, MAX_OFFERS>")]
     pub relays: Vec<RelayOffer>,
@@ -362,6 +366,7 @@ impl fmt::Debug for PunchStart {
             .field("punch_key", &"***")
             .field("asked", &self.asked)
             .field("targets", &self.targets)
+            .field("tcp_at_ms", &self.tcp_at_ms)
             .field("relays", &self.relays)
             .field("nat", &self.nat)
             .finish()

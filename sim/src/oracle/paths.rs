@@ -64,6 +64,8 @@ fn port(site: &Site) -> Port {
     match (site.preset, site.quirks.ports) {
         (Preset::SymmetricRandom | Preset::Only443, None | Some(Assignment::Random)) => Port::Unknown,
         (Preset::SymmetricSequential, Some(Assignment::Random)) => Port::Unknown,
+        // One that keeps the inside port has the same for all peers, whatever it is meant to have.
+        (_, Some(Assignment::Preserving)) => Port::Known,
         (Preset::SymmetricRandom | Preset::SymmetricSequential | Preset::Only443, _) => Port::Regular,
         _ => Port::Known,
     }

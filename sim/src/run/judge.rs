@@ -206,8 +206,9 @@ const PER_NODE: usize = 24;
 /// Sockets, tasks or timers of a program that does nothing.
 const OWN: usize = 48;
 
-/// A node's port in both families, or the server's two, and what is open for moments only.
-const MOST_UDP: usize = 8;
+/// A node's port in both families, or the server's two, what is open for moments only, and the sockets by which
+/// two peers' ports are guessed at a time.
+const MOST_UDP: usize = 8 + 1_024;
 
 /// The connections that a session may hold at a time.
 const LINKS: usize = 48;

@@ -44,6 +44,8 @@ pub struct Half {
     pub ended: bool,
     /// When the first came, since it connected.
     pub first: Option<Duration>,
+    /// The longest time between two pieces that came.
+    pub stall: Duration,
     /// The first byte that was not the right one.
     pub wrong: Option<u64>,
     /// How it ended.
@@ -270,6 +272,8 @@ struct Player<'a> {
     ended: bool,
     silent_until: Option<Instant>,
     read_from: Option<Instant>,
+    /// When something came last, since the beginning.
+    heard_at: Option<Duration>,
     buffer: Vec<u8>,
 }
 
@@ -298,6 +302,7 @@ impl<'a> Player<'a> {
             ended: false,
             silent_until: None,
             read_from: None,
+            heard_at: None,
             buffer,
         }
     }
@@ -379,9 +384,11 @@ impl<'a> Player<'a> {
         let wrong = places.zip(&self.buffer[..read]).find(|(at, got)| byte(self.stream, peer, *at) != **got);
         self.received += read as u64;
         let after = self.net.now() - self.begun;
+        let stall = self.heard_at.replace(after).map_or(Duration::ZERO, |before| after - before);
         self.ledger.write(self.stream, self.part.role, |half| {
             half.received = self.received;
             half.first.get_or_insert(after);
+            half.stall = half.stall.max(stall);
             half.wrong = half.wrong.or(wrong.map(|(at, _)| at));
         });
         if self.part.slow {

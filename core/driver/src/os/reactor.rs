@@ -42,8 +42,9 @@ pub trait Ready<S>: Send + Sync + Unpin + 'static {
     fn source(&self) -> &S;
 
     /// Waits until the direction may be ready. Called after a system call said that it would block; when it
-    /// returns `Ready`, that call is made again. It may be wrong now and then, but not always: a `Ready`
-    /// that is never followed by `Pending` would spin.
+    /// returns `Ready`, that call is made again. An event that wakes the task is told of by the next answer: it
+    /// is `Ready` once, whether or not a call was made meanwhile. It may be wrong now and then, but not always: a
+    /// `Ready` that is never followed by `Pending` would spin.
     fn poll_ready(&self, cx: &mut Context<'_>, direction: Direction) -> Poll<io::Result<()>>;
 
     /// Makes the system call `call`, and again whenever the direction becomes ready, until it does something

@@ -3,6 +3,7 @@
 //! What the port's task routed here is taken a parcel at a time. Sending goes straight to the socket. If that
 //! would block, the batch is kept, and nothing more is made until the socket takes it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -14,7 +15,7 @@ use inp2p_core::ids::SockId;
 use inp2p_core::link::udp;
 use inp2p_core::session::UdpRoute;
 use rustix::io::Errno;
-use tracing::trace;
+use tracing::{debug, trace};
 
 use super::Task;
 use crate::net::{Net, Transmit};
@@ -26,6 +27,8 @@ pub(super) struct Datagrams<N: Net> {
     parcels: mpsc::Receiver<Parcel>,
     /// The batch that is to be sent next, if `kept` is some.
     out: Vec<u8>,
+    /// Further sockets, for links that guess ports.
+    sockets: BTreeMap<SockId, Arc<PortSocket<N::Udp>>>,
     /// What a socket would not take yet.
     kept: Option<udp::Transmit>,
     /// Whether the socket has yet to say that it takes something.
@@ -36,7 +39,7 @@ pub(super) struct Datagrams<N: Net> {
 impl<N: Net> Datagrams<N> {
     pub(super) fn new(port: &Port<N>, waker: Waker) -> Self {
         let (port, parcels) = port.join();
-        Self { port, parcels, out: Vec::new(), kept: None, blocked: false, waker }
+        Self { port, parcels, out: Vec::new(), sockets: BTreeMap::new(), kept: None, blocked: false, waker }
     }
 
     /// The socket may take something again.
@@ -63,14 +66,37 @@ impl<N: Net> Datagrams<N> {
 
     fn socket(&self, id: SockId) -> Option<&Arc<PortSocket<N::Udp>>> {
         let main = self.port.main();
-        (main.id() == id).then_some(main)
+        if main.id() == id { Some(main) } else { self.sockets.get(&id) }
+    }
+
+    /// Opens a further socket; none if there is none to be had.
+    pub(super) fn open(&mut self) -> Option<SockId> {
+        let socket = self.port.open().inspect_err(|error| debug!(%error, "no further UDP socket")).ok()?;
+        let id = socket.id();
+        self.sockets.insert(id, socket);
+        Some(id)
+    }
+
+    pub(super) fn close(&mut self, id: SockId) {
+        if let Some(socket) = self.sockets.remove(&id) {
+            self.port.close(&socket);
+        }
+        // What waits for a socket that is gone waits in vain.
+        if self.kept.is_some_and(|kept| kept.socket == id) {
+            (self.kept, self.blocked) = (None, false);
+        }
     }
 
     fn send(&self, transmit: &udp::Transmit, bytes: &[u8]) -> io::Result<()> {
         let Some(socket) = self.socket(transmit.socket) else {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the socket is closed"));
         };
-        let to = Transmit { segment: transmit.segment, ecn: transmit.ecn, ..Transmit::plain(transmit.to) };
+        let to = Transmit {
+            segment: transmit.segment,
+            ecn: transmit.ecn,
+            hops: transmit.hops,
+            ..Transmit::plain(transmit.to)
+        };
         socket.try_send(&to, bytes)
     }
 

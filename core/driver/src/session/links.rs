@@ -1,6 +1,6 @@
 //! The session's links: dialling, reading, writing, closing.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -8,8 +8,9 @@ use std::time::Instant;
 use futures_util::SinkExt as _;
 use inp2p_core::agent::io::SessionNews;
 use inp2p_core::path::Verdict;
+use inp2p_core::punch::tcp::From;
 use inp2p_core::session::{Action, LinkId, Session};
-use tracing::debug;
+use tracing::{debug, trace};
 
 use super::wire::Wire;
 use super::{Command, Task, WIRES, target};
@@ -70,10 +71,24 @@ impl<N: Net> Task<N> {
         while let Some(action) = self.core.as_mut().and_then(Session::poll_action) {
             acted = true;
             match action {
-                Action::Dial { link, to } => self.dial(now, link, to),
+                Action::Dial { link, to, from } => self.dial(now, link, to, from),
+                // The SYN leaves at once; what comes of it is of no interest.
+                Action::Open { to, hops } => {
+                    let config = TcpConfig { hops: Some(hops), ..self.sharing_the_port(to) };
+                    if let Err(error) = self.net.connect(&config, to) {
+                        trace!(%to, %error, "opener not sent");
+                    }
+                }
                 Action::DialServer { link } => self.dial_server(link),
                 Action::Route(route) => self.datagrams.add(route),
                 Action::Unroute { route, farewell } => self.datagrams.remove(route, farewell),
+                Action::OpenSocket { link } => {
+                    let socket = self.datagrams.open();
+                    if let Some(core) = &mut self.core {
+                        core.opened(now, link, socket);
+                    }
+                }
+                Action::CloseSocket(socket) => self.datagrams.close(socket),
                 Action::Close { link, farewell } => {
                     if let Some(at) = self.wires.iter().position(|wire| wire.link == link) {
                         self.wires.swap_remove(at).close(&farewell);
@@ -94,9 +109,20 @@ impl<N: Net> Task<N> {
         self.act(now);
     }
 
-    fn dial(&mut self, now: Instant, link: LinkId, to: SocketAddr) {
+    /// How to connect from the port that the node listens on.
+    fn sharing_the_port(&self, to: SocketAddr) -> TcpConfig {
+        let any: IpAddr =
+            if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let local = Some(SocketAddr::new(any, self.common.listening));
+        TcpConfig { local, share_port: true, link: true, hops: None }
+    }
+
+    fn dial(&mut self, now: Instant, link: LinkId, to: SocketAddr, from: From) {
         debug!(peer = %self.peer, %to, "dialling");
-        let config = TcpConfig { link: true, ..TcpConfig::default() };
+        let config = match from {
+            From::Any => TcpConfig { link: true, ..TcpConfig::default() },
+            From::Listening => self.sharing_the_port(to),
+        };
         match self.net.connect(&config, to) {
             Ok(stream) => self.add_wire(now, link, Carrier::Plain(stream), false),
             Err(error) => {

@@ -51,7 +51,7 @@ pub(crate) enum Command<N: Net> {
         /// The peer's identity.
         key: PublicKey,
         /// What to try.
-        attempt: Attempt,
+        attempt: Box<Attempt>,
         /// All that the peer may have dialled, for one of another user.
         targets: Option<Targets>,
     },
@@ -116,6 +116,8 @@ pub(crate) struct Common {
     pub(crate) own: PublicKey,
     pub(crate) instance: [u8; 16],
     pub(crate) allow: Allow,
+    /// The TCP port that this node listens on.
+    pub(crate) listening: u16,
     /// How to reach the server, for its relay.
     pub(crate) server: SignalServer,
 }
@@ -279,7 +281,7 @@ impl<N: Net> Task<N> {
         match command {
             Command::Attempt { key, attempt, targets } => {
                 self.policy.share = targets.map(|targets| Arc::new(targets.0.into_iter().collect()));
-                self.attempt(now, key, attempt);
+                self.attempt(now, key, *attempt);
             }
             Command::Offers { attempt, relays } => {
                 if let Some(core) = &mut self.core {

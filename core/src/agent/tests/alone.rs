@@ -106,6 +106,7 @@ fn punch(peer: &str, attempt: u8, key: PublicKey) -> PunchStart {
         punch_key: [3; 32].into(),
         asked: false,
         targets: None,
+        tcp_at_ms: None,
         relays: Vec::new(),
         nat: NatReport::default(),
     }

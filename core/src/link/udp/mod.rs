@@ -117,6 +117,8 @@ pub struct Transmit {
     pub segment: Option<usize>,
     /// Two ECN bits (RFC 3168), 0 for none.
     pub ecn: u8,
+    /// How many hops it may go; none for the system's usual number.
+    pub hops: Option<u8>,
 }
 
 /// Why a link ended, or could not begin.
@@ -356,8 +358,13 @@ impl UdpLink {
         out: &mut Vec<u8>,
     ) -> Option<Transmit> {
         out.clear();
-        let single =
-            |path: UdpPath, ecn| Transmit { socket: path.socket, to: path.remote, segment: None, ecn };
+        let single = |path: UdpPath, ecn| Transmit {
+            socket: path.socket,
+            to: path.remote,
+            segment: None,
+            ecn,
+            hops: None,
+        };
         if let Some(path) = self.paths.poll_probe(out) {
             return Some(single(path, 0));
         }

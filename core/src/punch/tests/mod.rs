@@ -1,5 +1,6 @@
 //! Punchers against each other through NATs, and against those who forge.
 
 mod attack;
+pub(crate) mod nat;
 mod pairs;
 mod world;

@@ -1,165 +1,21 @@
-//! Two punchers, each behind a NAT, on virtual time. The NATs have only what punching meets: mapping,
-//! filtering, choice of ports, and what an early packet does to Linux's.
+//! Two punchers, each behind a NAT, on virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::nat::{Choice, Kind, MAIN, Nat};
 use crate::ids::{AttemptId, SockId};
 use crate::link::Role;
 use crate::link::udp::UdpPath;
-use crate::nat::{Behaviour, Dependence, Finding, NatReport};
+use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, RungSet, Transport};
 use crate::punch::udp::{Action, Config, Input, Puncher};
 use crate::punch::{Plan, Situation, Why};
 use crate::rng::Rng;
 
-pub(super) use Dependence::{
-    AddressAndPortDependent as ByPort, AddressDependent as ByAddress, EndpointIndependent as ForAll,
-};
-
 pub(super) const ATTEMPT: AttemptId = AttemptId([7; 16]);
 pub(super) const PUNCH: [u8; 32] = [9; 32];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Choice {
-    /// The inside port.
-    Keep,
-    Random,
-    /// The last one and so many.
-    Step(i32),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kind {
-    pub(super) mapping: Dependence,
-    pub(super) filtering: Dependence,
-    pub(super) choice: Choice,
-    /// Whether an early packet takes the port away, as with netfilter.
-    pub(super) is_harmed: bool,
-    /// Whether the node knows nothing of it.
-    pub(super) is_unknown: bool,
-    /// How many ports others took since it was measured.
-    pub(super) drift: i32,
-}
-
-pub(super) const fn nat(mapping: Dependence, filtering: Dependence, choice: Choice) -> Kind {
-    Kind { mapping, filtering, choice, is_harmed: false, is_unknown: false, drift: 0 }
-}
-
-pub(super) const CONE: Kind = nat(ForAll, ByPort, Choice::Keep);
-pub(super) const LINUX: Kind = Kind { is_harmed: true, ..CONE };
-pub(super) const FULL_CONE: Kind = nat(ForAll, ForAll, Choice::Keep);
-pub(super) const ADDRESS_CONE: Kind = nat(ForAll, ByAddress, Choice::Keep);
-pub(super) const SYMMETRIC: Kind = nat(ByPort, ByPort, Choice::Random);
-pub(super) const REGULAR: Kind = nat(ByPort, ByPort, Choice::Step(1));
-
-impl Kind {
-    pub(super) fn behaviour(&self, public: SocketAddr) -> Behaviour {
-        let known = |is| Finding { is, confirmed: true };
-        let public = Some(public);
-        if self.is_unknown {
-            return Behaviour { public, translated: Some(true), ..Behaviour::default() };
-        }
-        Behaviour {
-            translated: Some(true),
-            mapping: known(self.mapping),
-            filtering: known(self.filtering),
-            port_step: match self.choice {
-                Choice::Step(step) => Some(step),
-                Choice::Keep | Choice::Random => None,
-            },
-            preserves_port: self.choice == Choice::Keep,
-            public,
-            ..Behaviour::default()
-        }
-    }
-}
-
-struct Nat {
-    kind: Kind,
-    ip: IpAddr,
-    /// By inside socket and whom the mapping is for.
-    mappings: BTreeMap<(SockId, Option<SocketAddr>), u16>,
-    /// Outside port and who was written to from there.
-    sessions: BTreeSet<(u16, SocketAddr)>,
-    /// Those who came unasked, and to which port.
-    early: BTreeSet<(u16, SocketAddr)>,
-    last: u16,
-    rng: Rng,
-}
-
-impl Nat {
-    fn new(kind: Kind, ip: [u8; 4], rng: Rng) -> Self {
-        let mut nat = Self {
-            kind,
-            ip: IpAddr::from(ip),
-            mappings: BTreeMap::new(),
-            sessions: BTreeSet::new(),
-            early: BTreeSet::new(),
-            last: 30_000,
-            rng,
-        };
-        nat.outbound(MAIN, SERVER.parse().unwrap());
-        nat
-    }
-
-    fn public(&self) -> SocketAddr {
-        SocketAddr::new(self.ip, *self.mappings.values().next().unwrap())
-    }
-
-    /// The outside address of what leaves.
-    fn outbound(&mut self, socket: SockId, to: SocketAddr) -> SocketAddr {
-        let scope = match self.kind.mapping {
-            ForAll => None,
-            ByAddress => Some(SocketAddr::new(to.ip(), 0)),
-            _ => Some(to),
-        };
-        let inside = 40_000 + u16::try_from(socket.0).unwrap();
-        let keeps = self.kind.choice == Choice::Keep;
-        // Netfilter shares a port where the peers tell the mappings apart; one that came early is in the way.
-        let moved = keeps && self.early.contains(&(inside, to));
-        let key = (socket, if moved { Some(to) } else { scope });
-        let port = match self.mappings.get(&key) {
-            Some(port) => *port,
-            None => {
-                let port = match self.kind.choice {
-                    Choice::Keep if !moved => inside,
-                    Choice::Keep | Choice::Random => loop {
-                        let port = 1024 + u16::try_from(self.rng.below(64_512)).unwrap();
-                        if !self.mappings.values().any(|taken| *taken == port) {
-                            break port;
-                        }
-                    },
-                    Choice::Step(step) => u16::try_from(i32::from(self.last) + step).unwrap(),
-                };
-                self.last = port;
-                self.mappings.insert(key, port);
-                port
-            }
-        };
-        self.sessions.insert((port, to));
-        SocketAddr::new(self.ip, port)
-    }
-
-    /// The inside socket of what comes in.
-    fn inbound(&mut self, port: u16, from: SocketAddr) -> Option<SockId> {
-        let found = self.mappings.iter().find(|((_, scope), outside)| {
-            let covers =
-                scope.is_none_or(|scope| scope == from || (scope.port() == 0 && scope.ip() == from.ip()));
-            **outside == port && covers
-        });
-        let admitted = found.map(|((socket, _), _)| *socket).filter(|_| match self.kind.filtering {
-            ForAll => true,
-            ByAddress => self.sessions.iter().any(|(own, to)| *own == port && to.ip() == from.ip()),
-            _ => self.sessions.contains(&(port, from)),
-        });
-        if admitted.is_none() && self.kind.is_harmed {
-            self.early.insert((port, from));
-        }
-        admitted
-    }
-}
 
 pub(super) struct World {
     nodes: [Node; 2],
@@ -432,6 +288,3 @@ fn busiest_second(sent: &[Instant]) -> usize {
         .max()
         .unwrap_or(0)
 }
-
-pub(super) const MAIN: SockId = SockId(0);
-const SERVER: &str = "203.0.113.1:27182";

@@ -1,6 +1,7 @@
 //! Two sessions joined in memory, on virtual time: links that come, race, die silently or at once, and peers
 //! that start anew.
 
+mod punched;
 mod relay;
 mod udp;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::link::preface;
 use crate::mux::{Event, Key, Protocol};
+use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Rung, RungSet, Verdict};
 
 /// Two nodes; `sides[0]` is the controlling one.
@@ -117,6 +119,9 @@ impl Pair {
                 candidates: (1..=dials).map(candidate).collect(),
                 rungs: RungSet::from_iter([Rung::TcpDirect]),
                 relays: Vec::new(),
+                own_nat: NatReport::default(),
+                peer_nat: NatReport::default(),
+                tcp_in: Some(Duration::ZERO),
             };
             self.sides[side].session.attempt(self.now, attempt);
         }
@@ -141,7 +146,12 @@ impl Pair {
                     Action::News(news) => self.sides[at].news.push(news),
                     Action::PeerLeaving(_) => {}
                     // The UDP world has a driver of its own, and so have relays.
-                    Action::Route(_) | Action::Unroute { .. } | Action::DialServer { .. } => {}
+                    Action::Route(_)
+                    | Action::Unroute { .. }
+                    | Action::DialServer { .. }
+                    | Action::Open { .. }
+                    | Action::OpenSocket { .. }
+                    | Action::CloseSocket(_) => {}
                 }
             }
             while let Some(event) = self.sides[at].session.mux().poll_event() {

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::agent::io::Via;
+use crate::nat::NatReport;
 use crate::relay::ticket::VALID;
 use crate::relay::{Access, Answer, Credential, Proof, Reason, RelayOffer, Ticket, TicketKey, Tier};
 use crate::time::WallClock;
@@ -129,6 +130,9 @@ impl World {
                     Rung::ServerRelay,
                 ]),
                 relays: self.accesses(side),
+                own_nat: NatReport::default(),
+                peer_nat: NatReport::default(),
+                tcp_in: None,
             };
             self.sessions[side].attempt(self.now, attempt);
         }
@@ -145,7 +149,7 @@ impl World {
             while let Some(action) = self.sessions[at].poll_action() {
                 acted = true;
                 match action {
-                    Action::Dial { link, to } => {
+                    Action::Dial { link, to, .. } => {
                         let Some(relay) = (0..self.relays.len()).find(|relay| address(*relay) == to) else {
                             continue;
                         };
@@ -160,6 +164,8 @@ impl World {
                             None => self.dial(at, link, relay),
                         }
                     }
+                    Action::OpenSocket { link } => self.sessions[at].opened(self.now, link, None),
+                    Action::Open { .. } | Action::CloseSocket(_) => {}
                     Action::DialServer { link } => {
                         let server = self.relays.iter().position(|relay| relay.tier == Tier::Server);
                         let relay = server.unwrap();
@@ -337,7 +343,16 @@ fn relays_wait_for_the_direct_rungs_and_each_tier_for_the_one_before() {
         };
         let candidates = if direct { vec![candidate] } else { Vec::new() };
         let rungs = RungSet::from_iter(Rung::ALL.into_iter().filter(|rung| *rung > Rung::UdpPunch));
-        let attempt = Attempt { id: ATTEMPT, punch_key: [7; 32], candidates, rungs, relays };
+        let attempt = Attempt {
+            id: ATTEMPT,
+            punch_key: [7; 32],
+            candidates,
+            rungs,
+            relays,
+            own_nat: NatReport::default(),
+            peer_nat: NatReport::default(),
+            tcp_in: None,
+        };
         world.sessions[0].attempt(world.now, attempt);
         world.advance(Duration::from_secs(2));
         world.dialled

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use super::*;
 use crate::link::udp::{Demux, Route};
+use crate::nat::NatReport;
 use crate::path::Outcome;
 
 /// One way.
@@ -128,6 +129,9 @@ impl World {
                 candidates: vec![candidate(Transport::Udp), candidate(Transport::Tcp)],
                 rungs,
                 relays: Vec::new(),
+                own_nat: NatReport::default(),
+                peer_nat: NatReport::default(),
+                tcp_in: Some(Duration::ZERO),
             };
             self.ends[at].session.attempt(self.now, attempt);
         }
@@ -254,6 +258,10 @@ impl World {
                     self.send(at, sent.to, bytes);
                 }
             }
+            // Nothing here needs a port to be guessed.
+            Action::Open { .. } => {}
+            Action::OpenSocket { link } => end.session.opened(self.now, link, None),
+            Action::CloseSocket(_) => {}
             Action::News(news) => end.news.push(news),
             Action::PeerLeaving(_) => {}
         }

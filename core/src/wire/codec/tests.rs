@@ -195,7 +195,7 @@ proptest! {
         request: u32, peer in peer(), candidates in candidates(), rungs in rungs(), attempt in attempt(),
         key in key(), punch_key in bytes(), asked: bool, name in short(), rule in prop::option::of(short()),
         exclude in prop::collection::vec(key(), 0..=MAX_EXCLUDED), targets in prop::option::of(targets()),
-        relays in offers(), rtts in rtts(), reachable: bool, nat in nat(),
+        relays in offers(), rtts in rtts(), reachable: bool, nat in nat(), tcp_at_ms: Option<u64>,
     ) {
         let connect =
             Connect { peer: peer.clone(), candidates: candidates.clone(), rungs, exclude: exclude.clone() };
@@ -206,7 +206,9 @@ proptest! {
         survives(request, &PushRelayCheck { reachable, reason: name.clone() });
         survives(request, &PushRelayNews {});
         survives(request, &ConnectReply { attempt });
-        let start = PunchStart { attempt, peer, key, candidates, rungs, punch_key, asked, targets, relays, nat };
+        let start = PunchStart {
+            attempt, peer, key, candidates, rungs, punch_key, asked, targets, tcp_at_ms, relays, nat,
+        };
         survives(request, &start);
         survives(request, &PunchStartReply {});
         survives(request, &PushForward { name: name.clone(), rule });
