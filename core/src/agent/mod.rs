@@ -212,7 +212,7 @@ impl Agent {
                     self.signal.deadline(),
                     self.peers.deadline(self.now, self.may_wish()),
                     self.forwards.deadline(),
-                    report.map(|at| (at, "report to the server")),
+                    report.filter(|_| self.awaits_nat().is_none()).map(|at| (at, "report to the server")),
                     self.awaits_nat().map(|at| (at, "wait no longer for the first word on NATs")),
                 ]
                 .into_iter()
@@ -336,8 +336,8 @@ impl Agent {
         self.signal.online().is_some() && told && asking < MAX_WISHES
     }
 
-    /// Until when wishes wait for the first word of the prober: without it a wish would leave out the addresses
-    /// at which most peers can be reached.
+    /// Until when report and wishes wait for the first word of the prober: without it they would leave out the
+    /// addresses at which most peers can be reached, and the first attempt of a pair would be in vain.
     fn awaits_nat(&self) -> Option<Instant> {
         self.nat.until.filter(|until| self.nat.is_awaited && self.now < *until)
     }
@@ -356,7 +356,7 @@ impl Agent {
     }
 
     fn send_report(&mut self, now: Instant) {
-        let due = self.report.due.is_some_and(|at| at <= now);
+        let due = self.report.due.is_some_and(|at| at <= now) && self.awaits_nat().is_none();
         if !due || self.report.under_way || self.signal.online().is_none() {
             return;
         }
@@ -525,7 +525,7 @@ pub const PINS_FILE: &str = "inp2pc.pins.json";
 const MAX_WISHES: usize = 32;
 /// How many forwards a node may have, pushed ones included: each is a listener and a line of `status`.
 pub const MAX_FORWARDS: usize = 1024;
-/// How long the first wishes of a connection wait for the prober, which began before the login and needs one
+/// How long the report and the first wishes of a connection wait for the prober, which began before the login and needs one
 /// round trip: where UDP is blocked it says nothing for longer.
 const NAT_PATIENCE: Duration = Duration::from_millis(500);
 /// When a report that was refused is made again.
