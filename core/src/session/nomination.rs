@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::control::{Control, Hello};
 use super::{Ending, LinkId};
 use crate::link::Role;
-use crate::mux::{Config, Frame, Mux, Side, code};
+use crate::mux::{Config, Frame, Mux, Resume, Side, code};
 use crate::path::Rung;
 
 /// The session's state that all its links share.
@@ -120,10 +120,17 @@ impl Nomination {
     }
 
     /// Controlling side: from now on `link` carries the session.
-    pub(super) fn nominate(&mut self, link: LinkId, rung: Rung) {
+    ///
+    /// The first time between two process instances nothing is to be learnt from the other's RESUME, which can
+    /// only be empty: streams move at once, and their first bytes save a round trip.
+    pub(super) fn nominate(&mut self, now: Instant, link: LinkId, rung: Rung) {
         self.epoch += 1;
         self.outbox.push_back((link, Control::Switch { epoch: self.epoch, rung }));
         self.begin(link);
+        if self.epoch == FIRST && self.mux.attach(now, &Resume::default()).is_ok() {
+            self.carrying = Carrying::Attached(link);
+            self.notes.push_back(Note::Attached(link));
+        }
     }
 
     /// Controlled side: asks the other one, over `link`, for another nomination. Nothing is asked before there
@@ -185,6 +192,9 @@ impl Nomination {
                 Ok(())
             }
             Control::Resume { epoch, streams } => {
+                if epoch == FIRST && self.role == Role::Controlling && streams != Resume::default() {
+                    return Err(Ending::Rule("streams before the first nomination"));
+                }
                 if epoch == self.epoch && self.carrying == Carrying::Waiting(link) {
                     self.mux.attach(now, &streams)?;
                     self.carrying = Carrying::Attached(link);
@@ -254,6 +264,9 @@ impl Nomination {
 }
 
 const VERSION: u8 = 1;
+
+/// The epoch of the first nomination between two process instances.
+const FIRST: u64 = 1;
 
 /// How many instances of a peer are remembered: more restarts than links can be under way.
 const PAST: usize = 4;

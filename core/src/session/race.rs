@@ -138,7 +138,7 @@ impl Session {
 
     fn nominate(&mut self, now: Instant, link: LinkId, rung: Rung) {
         self.switched = Some(now);
-        self.nomination.nominate(link, rung);
+        self.nomination.nominate(now, link, rung);
     }
 
     /// Of the links that are ready, all but one, the best; of several the newest attempt's.
