@@ -9,9 +9,15 @@ use inp2p_core::path::Rung;
 
 use crate::kind::Kind;
 
-/// The rungs that there are so far, best first.
-pub(crate) const RUNGS: &[Rung] =
-    &[Rung::UdpDirect, Rung::TcpDirect, Rung::PrivateRelay, Rung::SuperRelay, Rung::ServerRelay];
+/// The rungs that have to be reached so far, best first. `tcp-punch` does not yet get through these NATs.
+pub(crate) const RUNGS: &[Rung] = &[
+    Rung::UdpDirect,
+    Rung::UdpPunch,
+    Rung::TcpDirect,
+    Rung::PrivateRelay,
+    Rung::SuperRelay,
+    Rung::ServerRelay,
+];
 
 /// Over UDP. `D` direct, `P` punched, `G` punched by guessing ports, `-` impossible. Rows and columns are in
 /// the order of [`Kind::ALL`]; what is left of the diagonal is mirrored.
