@@ -84,6 +84,8 @@ struct Family {
     after: After,
     /// How often in a row nothing came through.
     failures: u32,
+    /// Whether anything ever has in this network.
+    has_worked: bool,
 }
 
 /// What comes when the tests are over.
@@ -236,6 +238,7 @@ impl Prober {
                 known: (None, None),
                 after: After::Testing,
                 failures: 0,
+                has_worked: false,
             });
         }
     }
@@ -334,6 +337,7 @@ impl Family {
 
     fn rest(&mut self, now: Instant, rng: &mut Rng, act: &mut impl FnMut(Action)) {
         self.failures = if self.udp.is_reached() { 0 } else { self.failures.saturating_add(1) };
+        self.has_worked |= self.udp.is_reached();
         self.after = After::Resting(now + self.pause());
         let known = self.known.0.unwrap_or_default();
         if self.lifetime.is_none() && known.translated == Some(true) && known.proof.is_some() {
@@ -351,6 +355,8 @@ impl Family {
                     .filter(|lifetime| lifetime.below.is_some())
                     .map_or(KEEP, |lifetime| lifetime.keepalive().min(KEEP))
             }
+            // The line was down, and will be back without a word.
+            _ if self.has_worked => KEEP,
             failures => (RETRY * 2_u32.saturating_pow(failures - 1)).min(MAX_RETRY),
         }
     }

@@ -129,7 +129,9 @@ impl Plan {
     /// Punching proper: reflexive addresses. Ports are guessed for IPv4 alone; IPv6 keeps its own.
     fn punching(&mut self, situation: &Situation<'_>) -> Way {
         if !situation.rungs.contains(Rung::UdpPunch) {
-            return Way::Hopeless(Why::NotAmongRungs);
+            // Where this side can be reached directly, it waits for the peer to begin.
+            let direct = situation.rungs.contains(Rung::UdpDirect);
+            return if direct { Way::Plain } else { Way::Hopeless(Why::NotAmongRungs) };
         }
         let (v6, v4): (Vec<_>, Vec<_>) =
             reflexive(situation.candidates, Transport::Udp).partition(SocketAddr::is_ipv6);

@@ -13,6 +13,7 @@ use crate::scenario::{Assignment, Site, V6};
 pub(super) fn between(a: &Site, b: &Site, rung: Rung) -> Chance {
     let certain = |is: bool| if is { Chance::Surely } else { Chance::Never };
     match rung {
+        Rung::UdpDirect if exhausted(a) || exhausted(b) => certain(datagrams(a, b)).min(Chance::Perhaps),
         Rung::UdpDirect => certain(datagrams(a, b)),
         Rung::TcpDirect => certain(dials(a, b) || dials(b, a)),
         // Nothing plans by NATs yet: both sides call each other's addresses, and what fits gets through.
@@ -71,6 +72,12 @@ fn port(site: &Site) -> Port {
     }
 }
 
+/// Whether a guess of ports may take all that the NAT has for its customer, for as long as mappings live.
+fn exhausted(site: &Site) -> bool {
+    let small = matches!(site.quirks.ports, Some(Assignment::Block(size)) if size < GUESS);
+    small && matches!(site.preset, Preset::SymmetricRandom | Preset::SymmetricSequential)
+}
+
 fn udp_punch(a: &Site, b: &Site) -> Chance {
     let lets_in_all_ports = |site: &Site| matches!(site.preset, Preset::FullCone | Preset::AddressRestricted);
     if !has_udp(a) || !has_udp(b) {
@@ -106,3 +113,6 @@ fn tcp_punch(a: &Site, b: &Site) -> Chance {
 fn resets(site: &Site) -> bool {
     site.quirks.resets || site.preset == Preset::SymmetricRandom
 }
+
+/// As many sockets as both rounds of a guess open.
+const GUESS: u16 = 768;

@@ -40,11 +40,7 @@ impl<N: Net> Task<N> {
                 Err(reason) => ended.push((wire.link, reason)),
             }
         }
-        for (link, reason) in ended {
-            core.closed(now, link, &reason);
-            more = true;
-        }
-        more
+        self.lost(now, ended) || more
     }
 
     /// Writes the links. Whether a link has more to write and can.
@@ -58,11 +54,20 @@ impl<N: Net> Task<N> {
                 Err(reason) => ended.push((wire.link, reason)),
             }
         }
+        self.lost(now, ended) || more
+    }
+
+    /// These connections are of no use any more, whether or not the core still knows of them: one that was long
+    /// on its way may have come for a link that it had given up. Whether there were any.
+    fn lost(&mut self, now: Instant, ended: Vec<(LinkId, String)>) -> bool {
+        let any = !ended.is_empty();
         for (link, reason) in ended {
-            core.closed(now, link, &reason);
-            more = true;
+            self.wires.retain(|wire| wire.link != link);
+            if let Some(core) = &mut self.core {
+                core.closed(now, link, &reason);
+            }
         }
-        more
+        any
     }
 
     /// Does what the core wants done.
