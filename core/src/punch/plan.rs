@@ -24,7 +24,7 @@
 //! port than the one that the peer was told. So the first packets to such a NAT have to come after those
 //! that leave it. Two things see to that. They begin as *openers*, with a time to live that gets them
 //! through this side's NATs and no further ([`OPENERS`]). And of the two sides the controlled one sends
-//! whole probes first; the controlling one waits until it hears one, or for [`HOLD_CONTROLLING`], which
+//! whole probes first; the controlling one waits until it hears one, or for `HOLD_CONTROLLING`, which
 //! costs no time: it is the one that goes on by a handshake when it hears something.
 
 use std::net::{IpAddr, SocketAddr};

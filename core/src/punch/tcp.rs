@@ -4,10 +4,10 @@
 //! The SYN of each opens its own NAT for the other's. If they cross, both connect and one connection comes
 //! of it; if one comes first and is dropped, the other one's meets an open NAT. A NAT that answers the first
 //! with a reset may close what this side opened, so a connection that failed is begun anew at the *next
-//! instant of a common ladder* ([`ROUNDS`]) and not at once: two sides that each answer the other's failure
+//! instant of a common ladder* (`ROUNDS`) and not at once: two sides that each answer the other's failure
 //! would miss each other for ever.
 //!
-//! Before the common instant come *openers* ([`OPENERS`]), SYNs with a time to live that gets them through
+//! Before the common instant come *openers* (`OPENERS`), SYNs with a time to live that gets them through
 //! this side's NATs and no further: what they open stays open for the other's SYN, which therefore comes
 //! neither to a closed door nor, as Linux's NAT has it, in the way of this side's own port (see `plan`).
 //!

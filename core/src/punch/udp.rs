@@ -14,9 +14,9 @@
 //! # What is bounded
 //!
 //! At most 576 new sockets (a row and two rounds of guessing), one being opened at a time. At most 200 requests a second ([`GAP`]), those of the plan in all; five to an address that the peer only
-//! claims; [`MAX_KNOWN`] paths on which the peer was heard; [`MAX_ANSWERS`] answers a second, each as long as
+//! claims; `MAX_KNOWN` paths on which the peer was heard; `MAX_ANSWERS` answers a second, each as long as
 //! its request. A request that was caught and sent on from elsewhere makes that place one of those paths: it
-//! gets an answer, a few requests and [`UNPROVEN_FLIGHTS`] datagrams of a handshake, and no more, because it
+//! gets an answer, a few requests and `UNPROVEN_FLIGHTS` datagrams of a handshake, and no more, because it
 //! cannot answer.
 
 use std::collections::VecDeque;

@@ -10,7 +10,7 @@
 //!               ◀──  0xD1, code(1), length(1), text              answer: paired, or why not
 //! ```
 //! A credential is a code (kind 1: key id(4), code(32)) or a ticket (kind 2, see [`super::ticket`]). The
-//! signature is the node's, at the place [`LABEL`], over the challenge, the relay's key and the whole response
+//! signature is the node's, at the place `LABEL`, over the challenge, the relay's key and the whole response
 //! before it: so no byte of a response can be altered, and none can be used at another relay or again.
 //!
 //! The node speaks first, because the server tells by the first byte what a connection is. It does not wait
@@ -20,7 +20,7 @@
 //!
 //! Instead of a response the server may send a *check*, to see whether a relay can be reached from outside and
 //! is the one that it should be: zeros for attempt and keys, kind 3, a nonce(32), and no signature. The answer
-//! carries the relay's signature at the place [`LABEL_CHECK`] over challenge and nonce, and the relay closes.
+//! carries the relay's signature at the place `LABEL_CHECK` over challenge and nonce, and the relay closes.
 //!
 //! [`Dialer`] is the node's side, [`Reception`] the relay's; whether a response is good is judged by
 //! [`super::Gate`]. [`Checker`] is the server's side of a check.
