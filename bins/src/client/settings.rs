@@ -28,7 +28,7 @@ pub(super) fn read(given: Given<'_>, runtime: &'static str) -> Result<AgentSetup
     let required = required(given, &config)?;
     let server_ca =
         config.server.ca.as_ref().map(|ca| files::read("server-ca", Path::new(ca))).transpose()?;
-    warn_of_what_is_not_there(given, &config)?;
+    warn_of_what_does_nothing(given, &config);
 
     let folder = files::folder(&path);
     let store = files::store("config", folder.clone())?;
@@ -192,8 +192,8 @@ pub(crate) fn relay_status(relay: RelaySetup) -> RelayStatus {
     }
 }
 
-/// What this version accepts and does not do gets one line each: never silence.
-fn warn_of_what_is_not_there(given: Given<'_>, config: &Config) -> Result<(), Failure> {
+/// What is given and does nothing gets a line: never silence.
+fn warn_of_what_does_nothing(given: Given<'_>, config: &Config) {
     if !relay(config).enabled {
         for flag in ["relay-port", "bw"] {
             if given.has(flag) {
@@ -201,18 +201,6 @@ fn warn_of_what_is_not_there(given: Given<'_>, config: &Config) -> Result<(), Fa
             }
         }
     }
-    if let Some(rungs) = &config.rungs {
-        let set: RungSet = rungs.iter().copied().collect();
-        let known = set.and(RungSet::from_iter(RUNGS));
-        let missing: Vec<_> = set.iter().filter(|rung| !known.contains(*rung)).map(Rung::as_str).collect();
-        if known == RungSet::NONE {
-            let known = RUNGS.map(Rung::as_str).join(", ");
-            warn!("-rungs has none of those of this version ({known}): no peer can be reached");
-        } else if !missing.is_empty() && set != RungSet::ALL {
-            warn!("-rungs: without effect in this version: {}", missing.join(","));
-        }
-    }
-    Ok(())
 }
 
 /// `HOST:PORT`, with an IPv6 address in brackets.
@@ -235,16 +223,6 @@ impl std::str::FromStr for Rungs {
         rungs.collect::<Result<_, _>>().map(Self)
     }
 }
-
-/// The rungs of this version.
-const RUNGS: [Rung; 6] = [
-    Rung::UdpDirect,
-    Rung::UdpPunch,
-    Rung::TcpDirect,
-    Rung::PrivateRelay,
-    Rung::SuperRelay,
-    Rung::ServerRelay,
-];
 
 /// The original's default ports and bandwidth.
 const SERVER_PORT: u16 = 27183;
