@@ -130,7 +130,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         }
     };
 
-    let (udp, stun, port_guard) = Port::start(&net, socket);
+    let (udp, stun, port_guard) = Port::start(&net, socket, service.is_some());
     let probing = Probing::start(&net, &udp, stun, port);
     let registry = Registry::new();
     let (peers_guard, peers_stop) = oneshot::channel();
@@ -461,6 +461,7 @@ impl<N: Net> Control<N> {
                     }
                 }
                 Action::Probe { server, ports } => self.probe(server, ports),
+                Action::StunRelays(relays) => self.probing.tell(Told::Relays(relays)),
                 // A port that is being given up is free once its task has ended.
                 Action::Listen { rule } if self.closing.is_empty() => self.listen(now, &rule),
                 Action::Listen { rule } => self.delayed.push(rule),

@@ -169,6 +169,9 @@ pub enum Action {
         /// Its ports.
         ports: StunPorts,
     },
+    /// These relays answer STUN over UDP, in place of those before: further addresses for that. Few, and when it
+    /// changes.
+    StunRelays(Vec<SocketAddr>),
     /// Listen for a forward. Answered by [`Input::Forward`].
     Listen {
         /// What to listen for.
