@@ -557,7 +557,7 @@ impl World {
                 self.nodes[node].attempts.push((self.now, peer, key, *attempt));
             }
             // Nodes of this world stand in the open.
-            AgentAction::Probe { .. } => {}
+            AgentAction::Probe { .. } | AgentAction::Keepalive(_) => {}
             AgentAction::Unreachable { peer, reason } => self.nodes[node].unreachable.push((peer, reason)),
             AgentAction::Save { content, .. } => self.nodes[node].pins = Some(content),
             AgentAction::Offers { peer, relays, .. } => self.nodes[node].offers.push((peer, relays)),
