@@ -576,7 +576,7 @@ impl World {
                 self.nodes[node].attempts.push((self.now, peer, key, *attempt));
             }
             // Nodes of this world stand in the open.
-            AgentAction::Probe { .. } => {}
+            AgentAction::Probe { .. } | AgentAction::Keepalive(_) => {}
             AgentAction::StunRelays(relays) => self.nodes[node].stun_relays = relays,
             AgentAction::Unreachable { peer, reason } => self.nodes[node].unreachable.push((peer, reason)),
             AgentAction::Save { content, .. } => self.nodes[node].pins = Some(content),

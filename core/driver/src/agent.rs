@@ -160,6 +160,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         registry,
         sessions: BTreeMap::new(),
         next_session: 0,
+        keepalive: None,
         forwards: BTreeMap::new(),
         closing: Vec::new(),
         delayed: Vec::new(),
@@ -197,6 +198,8 @@ struct Control<N: Net> {
     registry: Arc<Registry<N>>,
     sessions: BTreeMap<PeerName, Entry<N>>,
     next_session: u64,
+    /// How often idle links over UDP have to be used, where it was measured.
+    keepalive: Option<Duration>,
     forwards: BTreeMap<String, Forward>,
     /// Listeners that were told to stop and have yet to.
     closing: Vec<oneshot::Receiver<()>>,
@@ -487,6 +490,10 @@ impl<N: Net> Control<N> {
                         self.sessions.remove(&peer);
                     }
                 }
+                Action::Keepalive(every) => {
+                    self.keepalive = Some(every);
+                    self.sessions.values_mut().for_each(|entry| entry.send(Command::Keepalive(every)));
+                }
                 Action::RelaySecrets(secrets) => {
                     if let Some(service) = &self.service {
                         service.secrets(now, WallClock::new(now, self.agent.unix(now)), &secrets);
@@ -573,6 +580,9 @@ impl<N: Net> Control<N> {
             peer.clone(),
             Entry { commands: commands.clone(), backlog: VecDeque::new(), meter, ended },
         );
+        if let Some(every) = self.keepalive {
+            self.command(peer, Command::Keepalive(every));
+        }
         Some(commands)
     }
 

@@ -280,6 +280,11 @@ impl Agent {
         self.nat.is_awaited &= !known.into_iter().any(|side| side.blocked || side.public.is_some());
         // A renewed proof is news for the server alone.
         self.report.change(now);
+        if let Some(every) = self.nat.report.keepalive()
+            && old.keepalive() != Some(every)
+        {
+            self.actions.push_back(Action::Keepalive(every));
+        }
         if old.reachability() != self.nat.report.reachability() {
             self.peers.each(|_, peer, _| peer.news(now));
         }
