@@ -177,6 +177,7 @@ mod tests {
                 bytes_sent: 0,
                 bytes_received: 0,
             }],
+            port: Default::default(),
             relay: RelayStatus {
                 enabled: false,
                 super_relay: false,

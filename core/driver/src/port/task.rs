@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use inp2p_core::session::{LinkId, UdpRoute};
 use tracing::debug;
 
 use super::answer::Answerer;
-use super::{Command, Counters, Head, Parcel, Places, PortSocket, Stun};
+use super::{Command, Head, Parcel, Places, PortSocket, Stun};
 use crate::net::{Net, RECV_BUFFER_BYTES, RecvBatch, TimerIo as _};
 
 /// What the task talks through.
@@ -43,7 +44,7 @@ pub(super) struct Task<N: Net> {
     ends: Ends<N>,
     /// None for a node that is no relay.
     answers: Option<Answerer>,
-    counters: Arc<Counters>,
+    dropped: Arc<AtomicU64>,
 }
 
 struct Watched<N: Net> {
@@ -71,7 +72,7 @@ impl<N: Net> Task<N> {
         places: &Arc<Places>,
         ends: Ends<N>,
         answers: Option<Answerer>,
-        counters: Arc<Counters>,
+        dropped: Arc<AtomicU64>,
     ) -> Self {
         let mut task = Self {
             net: net.clone(),
@@ -86,7 +87,7 @@ impl<N: Net> Task<N> {
             main: Arc::clone(main),
             ends,
             answers,
-            counters,
+            dropped,
         };
         task.watch(Arc::clone(main), None);
         task
@@ -253,7 +254,7 @@ impl<N: Net> Task<N> {
                     }
                     let message = Stun { socket, from: meta.from, bytes: datagram.into() };
                     if self.ends.stun.try_send(message).is_err_and(|error| error.is_full()) {
-                        self.counters.lost(1);
+                        self.dropped.fetch_add(1, Ordering::Relaxed);
                     }
                 }
                 Route::Held | Route::Dropped => {}
@@ -285,7 +286,7 @@ impl<N: Net> Task<N> {
             let fresh = self.ends.recycled.try_recv().unwrap_or_default();
             let parcel = std::mem::replace(&mut entry.parcel, fresh);
             if let Err(error) = entry.parcels.try_send(parcel) {
-                self.counters.lost(count);
+                self.dropped.fetch_add(count as u64, Ordering::Relaxed);
                 entry.parcel = error.into_inner();
                 entry.parcel.clear();
             }
