@@ -263,8 +263,8 @@ pub trait ListenIo: Send + Unpin + 'static {
 
 /// A timer that can be set anew at any time.
 pub trait TimerIo: Send + Unpin + 'static {
-    /// Ready once `at` has come; never for `None`. The waker is woken at `at`; asking again with the same
-    /// instant costs nothing. Whoever asks decides by the clock, not by this answer, what has expired.
+    /// Ready once `at` has come, however often it is asked; never for `None`. The waker of the latest call is woken at
+    /// `at`; asking again with the same instant costs nothing. Whoever asks decides by the clock, not by this answer, what has expired.
     fn poll_at(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()>;
 }
 

@@ -29,6 +29,8 @@ use crate::port::{MAIN, Port, PortSocket, Stun};
 pub(crate) enum Told {
     /// Addresses of the server, the one in use first, and its STUN ports.
     Servers(Vec<IpAddr>, Config),
+    /// Relays that answer STUN.
+    Relays(Vec<SocketAddr>),
     /// The addresses of the interfaces.
     Network(Vec<IpAddr>),
     /// Whether the signalling connection is up.
@@ -155,6 +157,7 @@ impl<N: Net> Task<N> {
     fn told(&mut self, now: Instant, told: Told) {
         match told {
             Told::Servers(servers, config) => self.prober.handle(now, Input::Servers(&servers, config)),
+            Told::Relays(relays) => self.prober.handle(now, Input::Relays(&relays)),
             Told::Network(addresses) => {
                 let port = self.ports.0;
                 self.prober.handle(now, Input::Network { addresses: &addresses, port });

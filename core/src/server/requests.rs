@@ -108,7 +108,10 @@ impl Server {
         if let Some(load) = heartbeat.relay {
             self.relays.load(conn, load);
         }
-        Ok(HeartbeatReply { server_time_ms: super::millis(self.clock.unix(now)) })
+        let relays =
+            self.registry.node(conn).map(|node| self.relays.stun(&node.name, &node.key, node.remote.ip()));
+        let server_time_ms = super::millis(self.clock.unix(now));
+        Ok(HeartbeatReply { server_time_ms, stun_relays: relays.unwrap_or_default() })
     }
 
     fn report(&mut self, now: Instant, conn: ConnId, report: Report) -> Result<ReportReply, Refused> {

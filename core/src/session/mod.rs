@@ -141,6 +141,8 @@ pub struct Session {
     told_up: bool,
     /// When a link was last nominated.
     switched: Option<Instant>,
+    /// How often idle links over UDP must be used for a NAT to remember them, where it was measured.
+    keepalive: Option<Duration>,
     rng: Rng,
     record: Box<[u8; MAX_RECORD]>,
 }
@@ -192,6 +194,7 @@ impl Session {
             down_since: Some(now),
             told_up: false,
             switched: None,
+            keepalive: None,
             rng,
             record: Box::new([0; MAX_RECORD]),
         })
