@@ -198,12 +198,12 @@ impl Prober {
             return;
         }
         let own = Own { addresses: &self.addresses, port: self.port };
-        let Self { families, config, rng, next_id, actions, relays, retest, .. } = self;
+        let Self { families, config, rng, actions, relays, retest, .. } = self;
         let mut act = |action| actions.push_back(action);
         for family in families.iter_mut().filter(|family| family.udp.is_over()) {
             if family.udp.would_learn(relays, own) {
                 *retest = Some(now + RETEST);
-                family.again(now, config, (rng, next_id), &mut act);
+                family.again(now, config, rng, &mut act);
             }
         }
     }
