@@ -84,9 +84,6 @@ pub struct TcpConfig {
     /// Whether the connection carries a link: unsent bytes in the kernel are bounded
     /// ([`LINK_UNSENT_BYTES`]), so that a bulk copy does not delay a terminal.
     pub link: bool,
-    /// How many hops its packets may go ([`Net::connect`] only); none for the system's usual number. With a few
-    /// they open the NATs near by and get no further.
-    pub hops: Option<u8>,
 }
 
 /// How much of a link's data the kernel may hold unsent: enough for one wake-up of the sender at 10 Gbit/s,

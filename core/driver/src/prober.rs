@@ -223,9 +223,11 @@ impl<N: Net> Task<N> {
                     }
                 }
                 Action::Exchange { id, to, request } => {
-                    let (net, mut results, port) = (self.net.clone(), self.results_in.clone(), self.ports.1);
+                    // The SYNs leave in the order in which they were asked for, which that of ports shows.
+                    let stream = dial(&self.net, self.ports.1, to);
+                    let (net, mut results) = (self.net.clone(), self.results_in.clone());
                     self.net.spawn("stun exchange", async move {
-                        let result = exchange(&net, port, to, &request).await;
+                        let result = exchange(&net, stream, &request).await;
                         if let Err(error) = &result {
                             debug!(%to, %error, "STUN over TCP");
                         }
@@ -250,16 +252,19 @@ impl<N: Net> Task<N> {
     }
 }
 
-/// Asks one question over TCP, from the port that the node listens on.
+/// Connects from the port that the node listens on.
+fn dial<N: Net>(net: &N, port: u16, to: SocketAddr) -> io::Result<N::Stream> {
+    let local = SocketAddr::new(unspecified(to.is_ipv4()), port);
+    net.connect(&TcpConfig { local: Some(local), share_port: true, ..TcpConfig::default() }, to)
+}
+
+/// Asks one question over TCP.
 async fn exchange<N: Net>(
     net: &N,
-    port: u16,
-    to: SocketAddr,
+    stream: io::Result<N::Stream>,
     request: &[u8],
 ) -> io::Result<(SocketAddr, Vec<u8>)> {
-    let local = SocketAddr::new(unspecified(to.is_ipv4()), port);
-    let config = TcpConfig { local: Some(local), share_port: true, ..TcpConfig::default() };
-    let mut stream = net.connect(&config, to)?;
+    let mut stream = stream?;
     let (mut timer, until) = (net.timer(), net.now() + EXCHANGE);
     poll_fn(|cx| match stream.poll_connected(cx) {
         Poll::Ready(connected) => Poll::Ready(connected),

@@ -1,8 +1,8 @@
 //! What NATs are before this node, and how they behave: measured against the server's STUN ports.
 //!
-//! The prober follows RFC 5780, separately for UDP and TCP and for IPv4 and IPv6. It measures the very port
-//! that links will use ([`Socket::Main`], and the TCP port that the node listens on), so what it finds is what
-//! peers will meet. `udp` and `tcp` say which questions are asked and what the answers mean, `exchange`
+//! The prober follows RFC 5780, separately for UDP and TCP, one after the other, and for IPv4 and IPv6, which
+//! share no ports. It measures the very port that links will use ([`Socket::Main`], and the TCP port that the
+//! node listens on), so what it finds is what peers will meet. `udp` and `tcp` say which questions are asked and what the answers mean, `exchange`
 //! repeats a question that gets lost, `lifetime` finds out in the background how long an idle mapping
 //! lives, `step` how regular its ports are. [`NatReport`] says it all in the terms of RFC 4787.
 //!
@@ -152,13 +152,13 @@ impl Prober {
                 self.signalling = up;
                 if news {
                     // What seemed to be away may be back, and proofs do not outlive a server.
-                    let Self { families, config, rng, next_id, actions, .. } = self;
+                    let Self { families, config, rng, actions, .. } = self;
                     let mut act = |action| actions.push_back(action);
                     for family in
                         families.iter_mut().filter(|family| matches!(family.after, After::Resting(_)))
                     {
                         self.renewing = true;
-                        family.again(now, config, (rng, next_id), &mut act);
+                        family.again(now, config, rng, &mut act);
                     }
                 }
             }
@@ -198,12 +198,12 @@ impl Prober {
             return;
         }
         let own = Own { addresses: &self.addresses, port: self.port };
-        let Self { families, config, rng, next_id, actions, relays, retest, .. } = self;
+        let Self { families, config, rng, actions, relays, retest, .. } = self;
         let mut act = |action| actions.push_back(action);
         for family in families.iter_mut().filter(|family| family.udp.is_over()) {
             if family.udp.would_learn(relays, own) {
                 *retest = Some(now + RETEST);
-                family.again(now, config, (rng, next_id), &mut act);
+                family.again(now, config, rng, &mut act);
             }
         }
     }
@@ -252,7 +252,7 @@ impl Prober {
     /// Begins all tests anew, and forgets what was known.
     fn begin(&mut self, now: Instant) {
         self.restart = None;
-        let Self { families, rng, actions, next_id, config, addresses, servers, .. } = self;
+        let Self { families, rng, actions, config, addresses, servers, .. } = self;
         let mut act = |action| actions.push_back(action);
         families.iter_mut().for_each(|family| family.end(&mut act));
         families.clear();
@@ -260,7 +260,7 @@ impl Prober {
             families.push(Family {
                 server: *server,
                 udp: UdpProbe::new(now, *server, config.udp, rng, &mut act),
-                tcp: TcpProbe::new(*server, config.tcp, next_id, rng, &mut act),
+                tcp: TcpProbe::new(now, *server, config.tcp),
                 lifetime: None,
                 known: (None, None),
                 after: After::Testing,
@@ -302,6 +302,7 @@ impl Family {
         act: &mut impl FnMut(Action),
     ) {
         self.udp.expire(now, own, relays, rng, act);
+        self.tcp.expire(now, self.udp.is_mapped(), next_id, rng, act);
         if let Some(lifetime) = &mut self.lifetime {
             lifetime.expire(now, rng, act);
         }
@@ -320,7 +321,7 @@ impl Family {
                     keeper.expire(now, act);
                     self.after = After::Asking(Box::new(keeper));
                 } else {
-                    self.again(now, config, (rng, next_id), act);
+                    self.again(now, config, rng, act);
                 }
             }
             After::Asking(keeper) => {
@@ -336,7 +337,7 @@ impl Family {
                         self.after = After::Resting(now + self.pause());
                     }
                     // The mapping is another one, or nothing comes through any more.
-                    (true, false) => self.again(now, config, (rng, next_id), act),
+                    (true, false) => self.again(now, config, rng, act),
                 }
             }
             After::Resting(_) => {}
@@ -390,16 +391,10 @@ impl Family {
     }
 
     /// Tests again in the same network.
-    fn again(
-        &mut self,
-        now: Instant,
-        config: &Config,
-        (rng, next_id): (&mut Rng, &mut u64),
-        act: &mut impl FnMut(Action),
-    ) {
+    fn again(&mut self, now: Instant, config: &Config, rng: &mut Rng, act: &mut impl FnMut(Action)) {
         self.udp.abandon(act);
         self.udp = UdpProbe::new(now, self.server, config.udp, rng, act);
-        self.tcp = TcpProbe::new(self.server, config.tcp, next_id, rng, act);
+        self.tcp = TcpProbe::new(now, self.server, config.tcp);
         self.after = After::Testing;
     }
 
@@ -427,7 +422,8 @@ impl Family {
             After::Resting(at) => Some((*at, "keep the mapping alive, or try again")),
             After::Asking(keeper) => keeper.deadline().map(|at| (at, "repeat the keepalive")),
         };
-        let tests = self.udp.deadline().map(|at| (at, "repeat a test of the NAT"));
+        let udp = self.udp.deadline().map(|at| (at, "repeat a test of the NAT"));
+        let tests = earlier(udp, self.tcp.deadline().map(|at| (at, "test the NAT over TCP")));
         let lifetime = self.lifetime.as_ref().and_then(LifetimeProbe::deadline);
         earlier(earlier(after, tests), lifetime.map(|at| (at, "look whether an idle mapping lives")))
     }

@@ -76,6 +76,8 @@ struct World {
     mappings: BTreeMap<u16, Mapping>,
     queue: BTreeMap<(Instant, u64), Event>,
     sent: u64,
+    /// The transports of the mappings, in the order in which they were made.
+    made: Vec<Transport>,
     reports: Vec<NatReport>,
 }
 
@@ -102,6 +104,7 @@ impl World {
             mappings: BTreeMap::new(),
             queue: BTreeMap::new(),
             sent: 0,
+            made: Vec::new(),
             reports: Vec::new(),
         }
     }
@@ -174,7 +177,7 @@ impl World {
                 Action::Exchange { id, to, request } => {
                     let result = self.tcp_passes.then(|| {
                         let source = SocketAddr::new(self.own(), PORT);
-                        let seen = self.translate(PORT, to).unwrap_or(source);
+                        let seen = self.translate(Transport::Tcp, PORT, to).unwrap_or(source);
                         let bytes = self.answer(Transport::Tcp, seen, to, &request)?.0;
                         Some((source, bytes))
                     });
@@ -227,7 +230,7 @@ impl World {
     }
 
     /// The outside address of what leaves; none without a NAT.
-    fn translate(&mut self, port: u16, to: SocketAddr) -> Option<SocketAddr> {
+    fn translate(&mut self, transport: Transport, port: u16, to: SocketAddr) -> Option<SocketAddr> {
         let nat = self.nat?;
         let now = self.now;
         self.mappings.retain(|_, mapping| mapping.peers.values().any(|until| *until > now));
@@ -240,6 +243,7 @@ impl World {
         };
         let outside = *self.by_scope.entry(scope).or_insert_with(|| {
             self.last_outside += nat.step;
+            self.made.push(transport);
             if nat.step == 0 && !self.mappings.contains_key(&port) { port } else { self.last_outside }
         });
         let mapping =
@@ -257,7 +261,7 @@ impl World {
         if to.ip() == OUTSIDE && !hairpin {
             return;
         }
-        let from = self.translate(port, to).unwrap_or(SocketAddr::new(OUTSIDE, port));
+        let from = self.translate(Transport::Udp, port, to).unwrap_or(SocketAddr::new(OUTSIDE, port));
         self.later(Event::Packet(from, to, bytes));
     }
 
@@ -457,6 +461,28 @@ fn tcp_is_measured_from_the_listening_port() {
         assert_eq!(found.filtering, presumed(Unknown));
         assert!(found.proof.is_some());
     }
+}
+
+#[test]
+fn udp_is_through_with_its_mappings_before_tcp_makes_any() {
+    for (servers, step) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+        let (report, mut world) = World::new(Some(Nat { mapping: PerPort, step, ..HOME }), servers).probe(5);
+        let step = Some(i32::from(step));
+        assert_eq!([report.udp4.unwrap().port_step, report.tcp4.unwrap().port_step], [step; 2]);
+        world.made.dedup();
+        // The last one is to see how long it lives.
+        assert_eq!(world.made, [Transport::Udp, Transport::Tcp, Transport::Udp]);
+    }
+}
+
+#[test]
+fn tcp_does_not_wait_for_udp_that_does_not_pass() {
+    let mut world = World::new(Some(HOME), 1);
+    world.udp_passes = false;
+    let (_, mut world) = world.probe(0);
+    world.run(1);
+    assert!(world.prober.report().tcp4.unwrap().public.is_some());
+    assert!(world.prober.report().udp4.unwrap().public.is_none());
 }
 
 #[test]

@@ -206,6 +206,12 @@ impl UdpProbe {
         self.is_over() || tests.into_iter().flatten().all(|test| test.seen().is_some())
     }
 
+    /// Whether all mappings that it makes are made: those that are asked for later exist by then.
+    pub(super) fn is_mapped(&self) -> bool {
+        let over = |test| self.tests.get(&test).is_none_or(Exchange::is_over);
+        [Test::First, Test::Second, Test::Fresh, Test::Other, Test::Another].into_iter().all(over)
+    }
+
     /// The port that is asked first.
     pub(super) fn first_port(&self) -> u16 {
         self.ports[0]

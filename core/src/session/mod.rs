@@ -73,14 +73,6 @@ pub enum Action {
         /// From which port.
         from: From,
     },
-    /// Begin to connect by TCP from the port that the node listens on, with packets that go so many hops, and
-    /// drop the connection once the SYN is out.
-    Open {
-        /// Where to.
-        to: SocketAddr,
-        /// How many hops.
-        hops: u8,
-    },
     /// Connect to the server's relay inside a WebSocket; then [`Session::connected`] or [`Session::closed`].
     DialServer {
         /// The link that comes of it.

@@ -108,7 +108,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
 
     let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), setup.p2p_port);
     // Shared, since STUN over TCP and punching leave from it too.
-    let config = TcpConfig { local: Some(any), link: true, share_port: true, ..TcpConfig::default() };
+    let config = TcpConfig { local: Some(any), link: true, share_port: true };
     let listener = net.listen(&config).map_err(|error| {
         StartError::Failed(format!("cannot listen on port {} (-p2p-port): {error}", any.port()))
     })?;
