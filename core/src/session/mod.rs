@@ -73,6 +73,14 @@ pub enum Action {
         /// From which port.
         from: From,
     },
+    /// Begin to connect by TCP from the port that the node listens on, with packets that go so many hops, and
+    /// drop the connection once the SYN is out.
+    Open {
+        /// Where to.
+        to: SocketAddr,
+        /// How many hops.
+        hops: u8,
+    },
     /// Connect to the server's relay inside a WebSocket; then [`Session::connected`] or [`Session::closed`].
     DialServer {
         /// The link that comes of it.
@@ -141,8 +149,6 @@ pub struct Session {
     told_up: bool,
     /// When a link was last nominated.
     switched: Option<Instant>,
-    /// How often idle links over UDP must be used for a NAT to remember them, where it was measured.
-    keepalive: Option<Duration>,
     rng: Rng,
     record: Box<[u8; MAX_RECORD]>,
 }
@@ -194,7 +200,6 @@ impl Session {
             down_since: Some(now),
             told_up: false,
             switched: None,
-            keepalive: None,
             rng,
             record: Box::new([0; MAX_RECORD]),
         })
@@ -234,6 +239,7 @@ impl Session {
         if self.runs.len() == MAX_RUNS {
             let mut oldest = self.runs.remove(0);
             self.finish(now, &mut oldest);
+            self.hang_up(now, oldest.id());
         }
         let dials: SmallVec<[(SocketAddr, bool); attempt::MAX_DIALS]> = attempt
             .dials()
@@ -344,6 +350,7 @@ impl Session {
                 input.len()
             }
         };
+        self.greeted(now, link);
         self.settle(now);
         if let Some(ending) = ending {
             self.end(now, link, &ending.to_string());
@@ -482,6 +489,7 @@ impl Session {
         for run in &mut runs {
             if run.deadline().is_some_and(|deadline| now >= deadline) {
                 self.finish(now, run);
+                self.hang_up(now, run.id());
             }
         }
         runs.retain(|run| now < run.expiry());
@@ -514,6 +522,7 @@ impl Session {
             attempt,
             remote,
             direct: false,
+            seen_direct: false,
             rung: None,
             spare_since: now,
             stage: Stage::Handshake,

@@ -68,6 +68,7 @@ impl Session {
             while let Some(action) = opening.puncher.poll_action() {
                 match action {
                     tcp::Action::Dial { number, dial } => wanted.push((id, number, dial)),
+                    tcp::Action::Open { to, hops } => self.actions.push_back(Action::Open { to, hops }),
                     tcp::Action::GaveUp(why) => given_up = Some(why),
                 }
             }
@@ -76,6 +77,15 @@ impl Session {
             }
         }
         for (id, number, dial) in wanted {
+            if dial.from == tcp::From::Listening {
+                // An older attempt's would stand in its way.
+                self.close_where(now, "a newer attempt dials", |slot| {
+                    slot.attempt != id
+                        && slot.remote == Some(dial.to)
+                        && slot.relay.is_none()
+                        && matches!(slot.carrier, Carrier::Dialled)
+                });
+            }
             let link = self.add_slot(now, id, Some(dial.to), Carrier::Dialled);
             if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {
                 let direct = run.attempt.is_host(Transport::Tcp, dial.to);
