@@ -90,8 +90,6 @@ struct Nat {
     is_awaited: bool,
     /// Until when the first wishes wait for it.
     until: Option<Instant>,
-    /// The relays that answer STUN, as the server told last.
-    relays: Vec<SocketAddr>,
 }
 
 /// How the report of this connection stands.
@@ -261,14 +259,6 @@ impl Agent {
         }
     }
 
-    /// Passes on which relays answer STUN, when that is news.
-    fn stun_relays(&mut self, relays: Vec<SocketAddr>) {
-        if relays != self.nat.relays {
-            self.nat.relays.clone_from(&relays);
-            self.actions.push_back(Action::StunRelays(relays));
-        }
-    }
-
     fn nat(&mut self, now: Instant, report: Option<Box<NatReport>>) {
         let Some(report) = report else {
             self.nat.is_awaited = true;
@@ -280,11 +270,6 @@ impl Agent {
         self.nat.is_awaited &= !known.into_iter().any(|side| side.blocked || side.public.is_some());
         // A renewed proof is news for the server alone.
         self.report.change(now);
-        if let Some(every) = self.nat.report.keepalive()
-            && old.keepalive() != Some(every)
-        {
-            self.actions.push_back(Action::Keepalive(every));
-        }
         if old.reachability() != self.nat.report.reachability() {
             self.peers.each(|_, peer, _| peer.news(now));
         }
@@ -293,22 +278,20 @@ impl Agent {
     fn signalled(&mut self, now: Instant, event: Option<Event>) {
         match event {
             None => {}
-            Some(Event::LoggedIn(server, stun, relays)) => {
+            Some(Event::LoggedIn(server, stun)) => {
                 tracing::info!(server = self.config.server_address, "logged in");
                 if let Some(content) = self.pins.pin_server(&self.config.server_address, server) {
                     self.actions.push_back(Action::Save { name: PINS_FILE, content });
                 }
                 self.report = Reporting { due: Some(now), under_way: false, answered: false };
                 self.nat.until = Some(now + NAT_PATIENCE);
-                self.stun_relays(relays);
                 self.probe(stun);
                 self.peers.each(|_, peer, _| peer.signal_back(now));
             }
-            Some(Event::StunRelays(relays)) => self.stun_relays(relays),
             Some(Event::Lost) => {
                 self.report = Reporting::default();
                 self.relaying.signal_lost();
-                self.peers.each(|_, peer, _| peer.signal_lost());
+                self.peers.each(|_, peer, _| peer.signal_lost(now));
             }
             Some(Event::Refused(text)) => self.exit(Exit::Refused(text)),
             Some(Event::Answered(asked, answer)) => self.answered(now, asked, answer),
@@ -366,6 +349,7 @@ impl Agent {
             peer.content();
             return true;
         }
+        tracing::debug!(peer = %name, ?rungs, "asks for the peer");
         peer.asking(now);
         let (candidates, exclude) = (self.candidates(), self.relaying.excluded(now));
         let wish = Connect { peer: name.clone(), candidates, rungs, exclude };

@@ -89,9 +89,7 @@ struct Wire {
 #[derive(Debug)]
 pub(super) enum Event {
     /// The node is logged in; this is the server's identity, proven.
-    LoggedIn(PublicKey, Option<StunPorts>, Vec<SocketAddr>),
-    /// These relays answer STUN now.
-    StunRelays(Vec<SocketAddr>),
+    LoggedIn(PublicKey, Option<StunPorts>),
     /// It is not any more.
     Lost,
     /// The first login was refused: the program ends with this text.
@@ -168,7 +166,7 @@ impl Signal {
                 Ok((channel, done, server)) => {
                     self.logged_in(now, wire, channel, &done);
                     self.server = Some(server);
-                    Some(Event::LoggedIn(server, done.stun, done.stun_relays))
+                    Some(Event::LoggedIn(server, done.stun))
                 }
                 Err(error) => self.login_failed(now, conn, &error, config, out),
             },
@@ -471,10 +469,11 @@ impl Signal {
         let refused = (envelope.kind == kind::REFUSED).then(|| envelope.decode::<Refused>());
         match (asked, refused) {
             (Asked::Heartbeat, _) => {
-                let reply = envelope.decode::<HeartbeatReply>().ok()?;
-                self.clock.observe(sent, now, Duration::from_millis(reply.server_time_ms));
-                online.beaten(sent, now);
-                Some(Event::StunRelays(reply.stun_relays))
+                if let Ok(reply) = envelope.decode::<HeartbeatReply>() {
+                    self.clock.observe(sent, now, Duration::from_millis(reply.server_time_ms));
+                    online.beaten(sent, now);
+                }
+                None
             }
             (Asked::Goodbye, _) => {
                 self.end(out);
