@@ -172,13 +172,6 @@ impl NatReport {
         }
     }
 
-    /// How often something has to leave for the mappings of UDP to stay, if it was measured how long they live.
-    pub fn keepalive(&self) -> Option<Duration> {
-        let measured = |part: &Behaviour| part.lifetime.filter(|lifetime| lifetime.below.is_some());
-        let each = [&self.udp4, &self.udp6].into_iter().flatten();
-        each.filter_map(measured).map(|lifetime| lifetime.keepalive()).min()
-    }
-
     /// What matters to whoever wants to reach the node: neither proofs nor lifetimes.
     pub(crate) fn reachability(&self) -> Self {
         let mut bare = self.without_proofs();
@@ -208,9 +201,10 @@ impl NatReport {
         }
     }
 
-    /// The same without what changes every minute: whether a report is news is judged by it.
+    /// The same with all proofs alike, since they change every minute: whether a report is news is judged by it.
     pub(crate) fn without_proofs(&self) -> Self {
-        let bare = |behaviour: Option<Behaviour>| behaviour.map(|one| Behaviour { proof: None, ..one });
+        let alike = |one: Behaviour| one.proof.map(|_| Proof([0; Proof::LENGTH]));
+        let bare = |behaviour: Option<Behaviour>| behaviour.map(|one| Behaviour { proof: alike(one), ..one });
         Self { udp4: bare(self.udp4), udp6: bare(self.udp6), tcp4: bare(self.tcp4), tcp6: bare(self.tcp6) }
     }
 }

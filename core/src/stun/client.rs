@@ -12,8 +12,8 @@ use stun_types::attribute::{
 use stun_types::message::{BINDING, MessageClass, MessageHeader};
 
 use super::attribute::{
-    ADDRESS_PROOF, CHANGE_IP, CHANGE_PORT, CHANGE_REQUEST, OTHER_ADDRESS, OTHER_PORT, RESPONSE_PORT,
-    RETURN_TO, address_of, attribute,
+    ADDRESS_PROOF, CHANGE_IP, CHANGE_PORT, CHANGE_REQUEST, OTHER_ADDRESS, OTHER_PORT, RETURN_TO, address_of,
+    attribute,
 };
 use super::proof::Proof;
 use super::server::{Change, MAX_REQUEST};
@@ -33,8 +33,6 @@ pub enum Ask {
     OtherPort,
     /// An answer to another port of this host's public address.
     ReturnTo(u16, Proof),
-    /// The same of a relay, which knows no proofs (RFC 5780 section 7.5).
-    ToPort(u16),
 }
 
 /// A Binding request.
@@ -54,17 +52,16 @@ pub fn request(transaction: Transaction, ask: Ask) -> Vec<u8> {
             let value = [&port.to_be_bytes(), &[0, 0], &proof.0[..]].concat();
             push(&mut bytes, RETURN_TO, &value);
         }
-        Ask::ToPort(port) => {
-            let [high, low] = port.to_be_bytes();
-            push(&mut bytes, RESPONSE_PORT, &[high, low, 0, 0]);
-        }
     }
     // What is ours comes in answers that are not longer than the request: this is the padding for them.
     push(&mut bytes, ADDRESS_PROOF, &[0; PADDING]);
-    let length = bytes.len().saturating_sub(MessageHeader::LENGTH);
+    // The answer has one too, then: an address that was damaged on the way would be believed for minutes.
+    let length = (bytes.len() + FINGERPRINT).saturating_sub(MessageHeader::LENGTH);
     if let (Some(place), Ok(length)) = (bytes.get_mut(2..4), u16::try_from(length)) {
         place.copy_from_slice(&length.to_be_bytes());
     }
+    let sum = u32::from_be_bytes(Fingerprint::compute(&[&bytes])) ^ FINGERPRINT_MASK;
+    push(&mut bytes, Fingerprint::TYPE, &sum.to_be_bytes());
     bytes
 }
 
@@ -150,10 +147,13 @@ pub fn read(bytes: &[u8]) -> Option<Message> {
 
 /// RFC 8489 section 5.
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+/// The attribute of a checksum, in bytes, and what that is masked with (RFC 8489 section 14.7).
+const FINGERPRINT: usize = 8;
+const FINGERPRINT_MASK: u32 = 0x5354_554e;
 /// What servers of the time of RFC 3489 send, and some of today's send besides.
 const MAPPED_ADDRESS: AttributeType = AttributeType::new(0x0001);
 /// So that a request is as long as the longest answer that it gets: header 20, two IPv6 addresses of 24, a
-/// proof of 20; the header and the attribute's own take 24 of them.
+/// proof of 20, a fingerprint of 8; the header, the attribute's own and the fingerprint take 32 of them.
 const PADDING: usize = 64;
 
 #[cfg(test)]
