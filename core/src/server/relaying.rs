@@ -66,9 +66,7 @@ impl Server {
 
     /// What came of a check.
     pub(super) fn relay_checked(&mut self, now: Instant, check: u64, result: Result<Duration, String>) {
-        let (told, stun) = self.relays.checked(now, check, result);
-        self.actions.extend(stun);
-        if let Some(told) = told {
+        if let Some(told) = self.relays.checked(now, check, result) {
             self.tell_check(now, told);
         }
     }

@@ -86,6 +86,7 @@ impl State {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
         let ends = self.ends(id, local, to, config.link);
+        let ends = Ends { hops: config.hops.unwrap_or(HOP_LIMIT), ..ends };
         let now = self.now();
         let key = self.start(|out| Conn::connect(ends, now, out));
         let binding = Binding { ip: Some(ip), share: config.share_port, socket: key, role: Role::Connection };
@@ -244,10 +245,10 @@ impl State {
             {
                 conn.scheduled = Some(self.queue.push(at, What::Tcp(key)));
             }
-            let (host, from, to) = (conn.host, conn.local, conn.remote);
+            let (host, from, to, hops) = (conn.host, conn.local, conn.remote, conn.hops);
             for segment in out.drain(..) {
                 let body = Body::Tcp(segment);
-                self.send(host, Packet { origin: host, from, to, hops: HOP_LIMIT, body });
+                self.send(host, Packet { origin: host, from, to, hops, body });
             }
         }
         self.outgoing = out;
@@ -292,7 +293,7 @@ impl State {
         let unsent = if link { LINK_UNSENT_BYTES as usize } else { SEND_BUFFER };
         let mss = mss(mtu, local.ip());
         let user_timeout = if link { LINK_USER_TIMEOUT } else { RETRANSMISSION_TIMEOUT };
-        Ends { host, local, remote, tag: self.new_tag(), mss, unsent, user_timeout }
+        Ends { host, local, remote, tag: self.new_tag(), mss, unsent, user_timeout, hops: HOP_LIMIT }
     }
 }
 

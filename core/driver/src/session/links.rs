@@ -10,7 +10,7 @@ use inp2p_core::agent::io::SessionNews;
 use inp2p_core::path::Verdict;
 use inp2p_core::punch::tcp::From;
 use inp2p_core::session::{Action, LinkId, Session};
-use tracing::debug;
+use tracing::{debug, trace};
 
 use super::wire::Wire;
 use super::{Command, Task, WIRES, target};
@@ -77,6 +77,13 @@ impl<N: Net> Task<N> {
             acted = true;
             match action {
                 Action::Dial { link, to, from } => self.dial(now, link, to, from),
+                // The SYN leaves at once; what comes of it is of no interest.
+                Action::Open { to, hops } => {
+                    let config = TcpConfig { hops: Some(hops), ..self.sharing_the_port(to) };
+                    if let Err(error) = self.net.connect(&config, to) {
+                        trace!(%to, %error, "opener not sent");
+                    }
+                }
                 Action::DialServer { link } => self.dial_server(link),
                 Action::Route(route) => self.datagrams.add(route),
                 Action::Unroute { route, farewell } => self.datagrams.remove(route, farewell),
@@ -112,7 +119,7 @@ impl<N: Net> Task<N> {
         let any: IpAddr =
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let local = Some(SocketAddr::new(any, self.common.listening));
-        TcpConfig { local, share_port: true, link: true }
+        TcpConfig { local, share_port: true, link: true, hops: None }
     }
 
     fn dial(&mut self, now: Instant, link: LinkId, to: SocketAddr, from: From) {

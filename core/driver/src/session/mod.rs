@@ -69,8 +69,6 @@ pub(crate) enum Command<N: Net> {
         /// Whether the session is to end at once, since nothing is left for it.
         end: bool,
     },
-    /// How often idle links over UDP have to be used.
-    Keepalive(Duration),
     /// A connection came in that names one of this session's attempts.
     Accepted {
         /// The connection, the preface already read from it.
@@ -169,7 +167,6 @@ pub(crate) async fn run<N: Net>(
         woken: Vec::new(),
         leaving: Leaving::No,
         generation: 0,
-        keepalive: None,
         news_backlog: VecDeque::new(),
     };
     poll_fn(|cx| task.poll(cx)).await;
@@ -210,8 +207,6 @@ struct Task<N: Net> {
     leaving: Leaving,
     /// Counts the cores of this session: what belongs to an earlier one is void.
     generation: u64,
-    /// How often idle links over UDP have to be used, where it was measured.
-    keepalive: Option<Duration>,
     /// News that the control task has yet to take.
     news_backlog: VecDeque<SessionNews>,
 }
@@ -299,12 +294,6 @@ impl<N: Net> Task<N> {
                     self.leave(now);
                 }
             }
-            Command::Keepalive(every) => {
-                self.keepalive = Some(every);
-                if let Some(core) = &mut self.core {
-                    core.keepalive(every);
-                }
-            }
             Command::Accepted { stream, preface, remote } => {
                 let link = self.core.as_mut().and_then(|core| core.accepted(now, &preface, remote));
                 match link {
@@ -350,9 +339,6 @@ impl<N: Net> Task<N> {
                 seed: self.net.seed(),
             };
             self.core = Session::new(now, config);
-            if let (Some(core), Some(every)) = (&mut self.core, self.keepalive) {
-                core.keepalive(every);
-            }
         }
         let Some(core) = &mut self.core else {
             return warn!(peer = %self.peer, "the peer has this node's own key");
