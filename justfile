@@ -84,6 +84,21 @@ runtimes:
         TEST_RUNTIMES=$runtimes cargo test -q --locked -p inp2p-bins --features async-std "${tests[@]}"
     done
 
+# Both programs without shared libraries, in target/TRIPLE/release.
+static:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    triple=$(rustc -vV | sed -n 's/^host: //p')
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p inp2p-bins --bins --target "$triple"
+    for program in inp2ps inp2pc; do
+        path=target/$triple/release/$program
+        if readelf -d "$path" | grep NEEDED; then
+            echo "$path needs shared libraries" >&2
+            exit 1
+        fi
+        echo "$path"
+    done
+
 # Server, two nodes and a forwarded port on this machine: the main job.
 demo:
     cargo run --release --locked --bin inp2pc -- demo

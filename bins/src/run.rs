@@ -42,6 +42,10 @@ macro_rules! runtimes {
                 }
             }
 
+            #[cfg_attr(
+                not(any($(feature = $name),*)),
+                expect(unused_variables, reason = "without a runtime there is none to start")
+            )]
             fn start<M: Main>(self, workers: usize, main: M) -> io::Result<Result<(), Failure>> {
                 match self {
                     $(#[cfg(feature = $name)] Self::$variant => $run(workers, |net| main.run(net, $name)),)*

@@ -4,6 +4,7 @@
 
 mod lab;
 
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use inp2p_core::path::Rung;
@@ -48,6 +49,51 @@ fn a_relay_is_looked_at_from_outside_and_says_what_came_of_it() {
     let taken = s.status().relay.port.to_string();
     let (code, log) = lab.node(&server, "t").with(&["-relay", "-relay-port", &taken]).refused();
     assert!(code == 1 && log.contains("-relay-port"), "{log}");
+}
+
+/// Whether a Binding request (RFC 8489) to this UDP port of loopback is answered, and rightly so.
+fn answers_stun(port: u16) -> bool {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let own = socket.local_addr().unwrap().port();
+    let request = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
+    let mut answer = [0; 128];
+    for _ in 0..4 {
+        socket.send_to(&request, ("127.0.0.1", port)).unwrap();
+        if let Ok((length, from)) = socket.recv_from(&mut answer) {
+            let [high, low] = (own ^ 0x2112).to_be_bytes();
+            let address = [127 ^ 0x21, 0x12, 0xa4, 1 ^ 0x42];
+            let expected = [
+                &[1, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42][..],
+                &[7; 12],
+                &[0, 0x20, 0, 8, 0, 1, high, low],
+                &address,
+            ];
+            assert_eq!((&answer[..length], from.port()), (&expected.concat()[..], port));
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_relay_answers_stun_and_other_nodes_do_not() {
+    let lab = Lab::new("relaystun");
+    let server = lab.server();
+    let port_of = |node: &Node| {
+        let seen = |status: &Status| status.nat.udp.public.map(|public| public.port());
+        node.wait_until("measured", seen)
+    };
+    let r = lab.node(&server, "r").with(&["-relay", "-relay-port", "0"]).online();
+    let port = port_of(&r);
+    // The server has asked it from outside.
+    let named = format!("\"stun\":[\"127.0.0.1:{port}\"]");
+    let shown = lab::poll(DEADLINE, || listed(&server, &lab).contains(&named).then_some(()));
+    assert!(shown.is_some(), "no {named} in {}", listed(&server, &lab));
+    assert!(answers_stun(port));
+
+    let a = lab.node(&server, "a").online();
+    assert!(!answers_stun(port_of(&a)));
 }
 
 /// What carries the only peer's link now, once it is this rung.

@@ -17,6 +17,7 @@ use crate::rng::Rng;
 use crate::server::io::{Action as ServerAction, AdminError, AdminReply, AdminRequest, Input as ServerInput};
 use crate::server::{SECRETS_FILE, SHARES_FILE, Saved, Server, ServerConfig};
 use crate::session::Attempt;
+use crate::stun::proof::ProofKey;
 use crate::wire::encode;
 use crate::wire::message::{Message, RelayReport, RelaySecrets, Targets, kind};
 
@@ -49,6 +50,9 @@ pub(crate) struct World {
     pub(crate) relays: BTreeMap<SocketAddr, PublicKey>,
     /// Where the server looked for relays.
     pub(crate) checked: Vec<SocketAddr>,
+    /// Which UDP addresses answer STUN, and where the server asked.
+    pub(crate) stun: BTreeSet<SocketAddr>,
+    pub(crate) asked_by_stun: Vec<SocketAddr>,
     /// Whether sessions that were given the same attempt find a link.
     pub(crate) links: bool,
     /// The rung of those links.
@@ -90,6 +94,8 @@ pub(crate) struct Node {
     pub(crate) offers: Vec<(PeerName, Vec<Access>)>,
     pub(crate) restricted: Vec<(PeerName, Targets, bool)>,
     pub(crate) secrets: Option<RelaySecrets>,
+    /// The relays that answer STUN, as it was told last.
+    pub(crate) stun_relays: Vec<SocketAddr>,
 }
 
 /// A connection, as both sides know it: an agent's, or the test's own.
@@ -107,6 +113,7 @@ enum Event {
     Listener(usize, String, Result<SocketAddr, String>),
     Linked(usize, PeerName),
     RelayChecked(u64, Result<Duration, String>),
+    StunChecked(u64, Vec<SocketAddr>),
 }
 
 /// An agent's configuration, in a few words.
@@ -184,6 +191,11 @@ pub(crate) fn identity(key: u8) -> Identity {
     Identity::from_seed([key; 32])
 }
 
+/// Under which the STUN ports prove what they see.
+pub(crate) fn proofs() -> ProofKey {
+    ProofKey::new([77; 32])
+}
+
 pub(crate) fn key(of: u8) -> PublicKey {
     identity(of).public()
 }
@@ -207,6 +219,8 @@ impl World {
             trusted: BTreeSet::new(),
             relays: BTreeMap::new(),
             checked: Vec::new(),
+            stun: BTreeSet::new(),
+            asked_by_stun: Vec::new(),
             links: true,
             rung: Rung::UdpDirect,
             carrying: true,
@@ -221,7 +235,8 @@ impl World {
     }
 
     pub(crate) fn start_server(&mut self) {
-        let config = ServerConfig::new(self.users.clone(), self.identity.clone(), "0.1.0");
+        let mut config = ServerConfig::new(self.users.clone(), self.identity.clone(), "0.1.0");
+        config.proofs = Some(proofs());
         let (seed, unix) = (self.rng.bytes(), self.unix());
         let saved = Saved {
             nodes: self.state.as_deref(),
@@ -264,6 +279,7 @@ impl World {
             offers: Vec::new(),
             restricted: Vec::new(),
             secrets: None,
+            stun_relays: Vec::new(),
         });
         let index = self.nodes.len() - 1;
         let address = self.nodes[index].address;
@@ -486,6 +502,9 @@ impl World {
             Event::RelayChecked(check, result) => {
                 self.tell_server(ServerInput::RelayChecked { check, result });
             }
+            Event::StunChecked(check, answered) => {
+                self.tell_server(ServerInput::StunChecked { check, answered });
+            }
             Event::Linked(node, peer) => {
                 let (rung, remote) = (self.rung, ([192, 0, 2, 1], 4000).into());
                 self.tell(
@@ -557,7 +576,8 @@ impl World {
                 self.nodes[node].attempts.push((self.now, peer, key, *attempt));
             }
             // Nodes of this world stand in the open.
-            AgentAction::Probe { .. } => {}
+            AgentAction::Probe { .. } | AgentAction::Keepalive(_) => {}
+            AgentAction::StunRelays(relays) => self.nodes[node].stun_relays = relays,
             AgentAction::Unreachable { peer, reason } => self.nodes[node].unreachable.push((peer, reason)),
             AgentAction::Save { content, .. } => self.nodes[node].pins = Some(content),
             AgentAction::Offers { peer, relays, .. } => self.nodes[node].offers.push((peer, relays)),
@@ -594,6 +614,11 @@ impl World {
                 let answers = self.relays.get(&to).is_some_and(|answering| *answering == key);
                 let result = if answers { Ok(DELAY * 2) } else { Err("connection refused".to_owned()) };
                 self.at(self.now + DELAY, Event::RelayChecked(check, result));
+            }
+            ServerAction::CheckStun { check, to } => {
+                self.asked_by_stun.extend(&to);
+                let answered = to.into_iter().filter(|address| self.stun.contains(address)).collect();
+                self.at(self.now + DELAY, Event::StunChecked(check, answered));
             }
             ServerAction::AdminReply { id, reply } => {
                 assert!(self.admin.insert(id, reply).is_none(), "answered twice");
@@ -650,7 +675,7 @@ impl World {
         self.seq
     }
 
-    fn unix(&self) -> Duration {
+    pub(crate) fn unix(&self) -> Duration {
         secs(1_700_000_000) + (self.now - self.start)
     }
 }

@@ -11,7 +11,7 @@ use common::*;
 use inp2p_core::status::{NatStatus, Status};
 use inp2p_driver::agent::AgentHandle;
 use inp2p_driver::net::Net;
-use inp2p_sim::nat::Preset;
+use inp2p_sim::nat::{Dependence, NatConfig, Preset};
 use inp2p_sim::{Fault, HostId, LinkConfig, World, programs};
 
 type Agent = Arc<Mutex<Option<Arc<AgentHandle>>>>;
@@ -60,7 +60,17 @@ impl Here {
         nat: Preset,
         forwards: &'static [&'static str],
     ) -> Node<'_> {
-        let host = self.world.home(name, number, nat, LinkConfig::default()).host;
+        self.behind(name, number, nat.nats(), forwards)
+    }
+
+    fn behind(
+        &self,
+        name: &'static str,
+        number: u16,
+        nats: Vec<NatConfig>,
+        forwards: &'static [&'static str],
+    ) -> Node<'_> {
+        let host = self.world.behind(name, number, nats, LinkConfig::default()).host;
         let agent = Agent::default();
         let slot = agent.clone();
         self.world.program(host, move |net| {
@@ -74,6 +84,21 @@ impl Here {
             });
         });
         Node { world: &self.world, host, agent }
+    }
+}
+
+impl Here {
+    /// A node in the open that relays.
+    fn relay(&self) {
+        let host = self.world.public_host("relay", 50, LinkConfig::default());
+        self.world.program(host, move |net| {
+            let inner = net.clone();
+            net.spawn("main", async move {
+                let setup = programs::relaying(programs::node(&inner, "relay", "server", &[]), false);
+                let _relay = inp2p_driver::agent::start(inner, setup).await.unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
     }
 }
 
@@ -150,6 +175,58 @@ fn with_two_addresses_of_the_server_every_behaviour_is_certain() {
         let udp = node.nat().udp;
         let told = (udp.kind.as_str(), udp.mapping.as_str(), udp.filtering.as_str(), udp.hairpin);
         assert_eq!(told, (kind, mapping, filtering, hairpin), "{preset}: {udp:?}");
+        assert!(udp.mapping_confirmed && udp.filtering_confirmed, "{preset}: {udp:?}");
+    }
+}
+
+/// A NAT that keeps a mapping for each address that is written to.
+fn symmetric_by_address() -> Vec<NatConfig> {
+    Preset::SymmetricRandom.nats().into_iter().map(|nat| nat.mapping(Dependence::AddressDependent)).collect()
+}
+
+#[test]
+fn a_relay_tells_a_nat_that_is_symmetric_by_address_where_the_server_has_one_address() {
+    let here = Here::new();
+    let node = here.behind("a", 1, symmetric_by_address(), &[]);
+    here.world.run_for(Duration::from_secs(15));
+    let udp = node.nat().udp;
+    assert_eq!((udp.kind.as_str(), udp.mapping_confirmed), ("cone", false), "nothing can tell: {udp:?}");
+
+    // A relay comes, and the node hears of it by one of its heartbeats.
+    here.relay();
+    here.world.run_for(Duration::from_secs(60));
+    let udp = node.nat().udp;
+    let told = (udp.kind.as_str(), udp.mapping.as_str(), udp.mapping_confirmed);
+    assert_eq!(told, ("symmetric", "address-dependent", true), "{udp:?}");
+
+    // One that comes later knows at once.
+    let late = here.behind("b", 2, symmetric_by_address(), &[]);
+    here.world.run_for(Duration::from_secs(10));
+    assert_eq!(late.nat().udp.kind, "symmetric");
+}
+
+#[test]
+fn with_a_relay_and_one_address_of_the_server_every_behaviour_is_certain() {
+    const ALL: &str = "endpoint-independent";
+    const BY_ADDRESS: &str = "address-dependent";
+    const BY_PORT: &str = "address-and-port-dependent";
+    for (preset, kind, mapping, filtering) in [
+        (Preset::Open, "none", ALL, ALL),
+        (Preset::FullCone, "cone", ALL, ALL),
+        (Preset::AddressRestricted, "cone", ALL, BY_ADDRESS),
+        (Preset::PortRestricted, "cone", ALL, BY_PORT),
+        (Preset::SymmetricSequential, "symmetric", BY_PORT, BY_PORT),
+        (Preset::SymmetricRandom, "symmetric", BY_PORT, BY_PORT),
+        (Preset::Cgnat, "cone", ALL, BY_PORT),
+    ] {
+        let here = Here::new();
+        here.relay();
+        here.world.run_for(Duration::from_secs(15));
+        let node = here.node("a", 1, preset, &[]);
+        here.world.run_for(Duration::from_secs(15));
+        let udp = node.nat().udp;
+        let told = (udp.kind.as_str(), udp.mapping.as_str(), udp.filtering.as_str());
+        assert_eq!(told, (kind, mapping, filtering), "{preset}: {udp:?}");
         assert!(udp.mapping_confirmed && udp.filtering_confirmed, "{preset}: {udp:?}");
     }
 }

@@ -93,3 +93,17 @@ fn a_direct_link_that_dies_is_back_on_a_relay_within_six_seconds_and_direct_agai
         assert!(report.switches[0] <= 6, "{:?} flaps", report.switches);
     }
 }
+
+#[test]
+fn a_link_through_a_nat_that_soon_forgets_is_used_often_enough() {
+    // Unasked, the node behind the NAT would be silent for longer than its NAT remembers.
+    for at in [130_000, 133_000, 136_000, 139_000, 142_000] {
+        let nodes = "node open; node port-restricted expiry 12; forward 0 1";
+        let late = "fault at 140000 wall-clock server 1";
+        let line = format!("seed 1; {nodes}; stream 0 at {at} up 10 down 10 orderly; {late}");
+        let report = run(&line.parse().unwrap(), Keep::Nothing);
+        assert!(report.problems.is_empty(), "{report}");
+        let first = report.streams[0].1.client.first;
+        assert!(first.is_some_and(|first| first < S / 2), "{at} {first:?}");
+    }
+}

@@ -14,7 +14,7 @@ use common::*;
 use inp2p_driver::net::{Net, StreamIo, TcpConfig};
 use inp2p_sim::{Fault, LinkConfig, World};
 
-const LINK: TcpConfig = TcpConfig { local: None, share_port: false, link: true, hops: None };
+const LINK: TcpConfig = TcpConfig { local: None, share_port: false, link: true };
 
 fn echo_world(seed: u64, link: LinkConfig) -> (World, inp2p_sim::HostId, inp2p_sim::HostId) {
     let (world, a, b) = two_hosts(seed, link);
@@ -407,8 +407,7 @@ fn simultaneous_open_yields_one_connection() {
 fn a_port_in_use_is_refused_unless_shared() {
     let (world, a, _) = two_hosts(1, LinkConfig::default());
     let net = world.net(a);
-    let config =
-        |share_port| TcpConfig { local: Some(at("0.0.0.0", 80)), share_port, link: false, hops: None };
+    let config = |share_port| TcpConfig { local: Some(at("0.0.0.0", 80)), share_port, link: false };
     let first = net.listen(&config(false)).unwrap();
     assert_eq!(net.listen(&config(false)).unwrap_err().kind(), ErrorKind::AddrInUse);
     assert_eq!(net.listen(&config(true)).unwrap_err().kind(), ErrorKind::AddrInUse);
@@ -416,7 +415,7 @@ fn a_port_in_use_is_refused_unless_shared() {
     drop(first);
     let _first = net.listen(&config(true)).unwrap();
     let _second = net.listen(&config(true)).unwrap();
-    let connecting = TcpConfig { local: Some(at(A, 80)), share_port: true, link: false, hops: None };
+    let connecting = TcpConfig { local: Some(at(A, 80)), share_port: true, link: false };
     let _stream = net.connect(&connecting, at(B, 80)).unwrap();
     assert_eq!(net.connect(&connecting, at(B, 80)).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
     let foreign = TcpConfig { local: Some(at(B, 80)), ..TcpConfig::default() };

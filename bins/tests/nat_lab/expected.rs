@@ -9,11 +9,12 @@ use inp2p_core::path::Rung;
 
 use crate::kind::Kind;
 
-/// The rungs that have to be reached so far, best first. `tcp-punch` does not yet get through these NATs.
+/// The rungs that have to be reached, best first.
 pub(crate) const RUNGS: &[Rung] = &[
     Rung::UdpDirect,
     Rung::UdpPunch,
     Rung::TcpDirect,
+    Rung::TcpPunch,
     Rung::PrivateRelay,
     Rung::SuperRelay,
     Rung::ServerRelay,
@@ -32,7 +33,7 @@ const UDP: [&str; 11] = [
     "      P P G P P P - -",
     "        P ? P P P - -",
     "          - - G G - -",
-    "            ? P P - -",
+    "            P P P - -",
     "              P P - -",
     "                P - -",
     "                  - -",

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{
     Timeout, set_ip_ttl, set_socket_reuseaddr, set_socket_reuseport, set_socket_timeout,
 };
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket};
 
 use crate::internet::{Home, Internet, SERVER, SERVER2};
 use crate::kind::Kind;
@@ -24,13 +24,14 @@ use crate::netns::Namespace;
 pub(crate) type Measurement = fn();
 
 /// All of them, with their names.
-pub(crate) const MEASUREMENTS: [(&str, Measurement); 6] = [
+pub(crate) const MEASUREMENTS: [(&str, Measurement); 7] = [
     ("kernel: NATs are seen as the simulator's", as_the_simulator),
     ("kernel: two hosts share a port where peers tell them apart", shared_port),
     ("kernel: what comes early takes the port, without a firewall", early_takes_the_port),
     ("kernel: an opener that dies on the way takes nothing", opener_dies_on_the_way),
     ("kernel: what comes in refreshes a mapping", inbound_refreshes),
     ("kernel: TCP opens from both sides at once", simultaneous_open),
+    ("kernel: the SYN of another connection keeps TCP from opening", foreign_opener),
 ];
 
 /// A home with a host, and the peers.
@@ -214,6 +215,31 @@ fn simultaneous_open() {
     assert_eq!((one.peer_addr().unwrap(), other.peer_addr().unwrap()), (to_second, to_first));
 }
 
+/// A SYN with a short time to live, of a connection that is given up, opens a NAT for the peer's SYN; but what
+/// answers that has another sequence number. Without it the SYN that is late finds the peer waiting.
+fn foreign_opener() {
+    for opened in [false, true] {
+        let mut internet = Internet::new();
+        let mut homes = [Kind::PortRestricted, Kind::PortRestricted].map(|kind| internet.home(kind));
+        let hosts = homes.each_mut().map(|home| home.host().0);
+        let ([one, other], [first, second]) = (&hosts, &homes);
+        let (to_first, to_second) = ((first.public, INSIDE).into(), (second.public, INSIDE).into());
+        let _listener = one.run(listener);
+        if opened {
+            one.run(|| syn(INSIDE, to_second, 2)).unwrap_err();
+        }
+        let streams = std::thread::scope(|scope| {
+            let there = scope.spawn(|| other.run(|| tcp(INSIDE, to_first)));
+            let is_out = || second.nats[0].tool("conntrack", "-L -p tcp").contains("SYN_SENT").then_some(());
+            crate::lab::poll(ABSENT, is_out).unwrap();
+            [one.run(|| tcp(INSIDE, to_second)), there.join().unwrap()]
+        });
+        for stream in streams {
+            assert_eq!(stream.is_err(), opened, "{stream:?}");
+        }
+    }
+}
+
 fn udp(at: impl Into<SocketAddr>) -> UdpSocket {
     let socket = UdpSocket::bind(at.into()).unwrap();
     socket.set_read_timeout(Some(ABSENT)).unwrap();
@@ -247,11 +273,8 @@ fn tcp(port: u16, to: SocketAddr) -> io::Result<TcpStream> {
 
 fn tcp_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     loop {
-        let stream: OwnedFd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-        set_socket_reuseaddr(stream.as_fd(), true)?;
-        set_socket_reuseport(stream.as_fd(), true)?;
+        let stream = sharing(from)?;
         set_socket_timeout(stream.as_fd(), Timeout::Send, Some(ABSENT * 3))?;
-        bind(&stream, &from)?;
         match connect(&stream, &to) {
             Ok(()) => return Ok(stream.into()),
             // That is how a connection that has not come about in time is told.
@@ -261,6 +284,29 @@ fn tcp_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// A SYN that goes a few hops only.
+fn syn(port: u16, to: SocketAddr, hops: u32) -> io::Result<()> {
+    let stream = sharing((Ipv4Addr::UNSPECIFIED, port).into())?;
+    set_ip_ttl(&stream, hops)?;
+    Ok(connect(&stream, &to)?)
+}
+
+/// Something that listens at the node's port.
+fn listener() -> OwnedFd {
+    let socket = sharing((Ipv4Addr::UNSPECIFIED, INSIDE).into()).unwrap();
+    listen(&socket, 1).unwrap();
+    socket
+}
+
+/// A TCP socket whose port others may use too.
+fn sharing(from: SocketAddr) -> io::Result<OwnedFd> {
+    let socket: OwnedFd = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    set_socket_reuseaddr(socket.as_fd(), true)?;
+    set_socket_reuseport(socket.as_fd(), true)?;
+    bind(&socket, &from)?;
+    Ok(socket)
 }
 
 fn distinct(ports: &[u16]) -> usize {

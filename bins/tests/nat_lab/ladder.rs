@@ -16,6 +16,8 @@ pub(crate) struct Step {
     a: Kind,
     b: Kind,
     relay: Option<Relay>,
+    /// Whether the routers of both let UDP out.
+    udp: bool,
 }
 
 /// A node that serves as a relay.
@@ -28,11 +30,17 @@ pub(crate) enum Relay {
 }
 
 /// All rungs.
-pub(crate) const LADDER: [Step; 8] = [
+pub(crate) const LADDER: [Step; 14] = [
     step(Rung::UdpDirect, Kind::PortRestricted, Kind::Public, None),
     step(Rung::UdpPunch, Kind::PortRestricted, Kind::Bare, None),
     step(Rung::TcpDirect, Kind::UdpBlocked, Kind::Public, None),
     step(Rung::TcpPunch, Kind::UdpBlocked, Kind::PortRestricted, None),
+    without_udp(Kind::FullCone, Kind::FullCone),
+    without_udp(Kind::Double, Kind::Double),
+    without_udp(Kind::PortRestricted, Kind::Bare),
+    without_udp(Kind::PortRestricted, Kind::Sequential),
+    without_udp(Kind::Sequential, Kind::Sequential),
+    without_udp(Kind::FullCone, Kind::Symmetric),
     step(Rung::PrivateRelay, Kind::UdpBlocked, Kind::Symmetric, Some(Relay::Private)),
     step(Rung::SuperRelay, Kind::UdpBlocked, Kind::Symmetric, Some(Relay::Super)),
     step(Rung::ServerRelay, Kind::UdpBlocked, Kind::Symmetric, None),
@@ -42,7 +50,8 @@ pub(crate) const LADDER: [Step; 8] = [
 impl Step {
     /// For people.
     pub(crate) fn name(self) -> String {
-        format!("rung {} between {} and {}", self.rung, self.a, self.b)
+        let udp = if self.udp { "" } else { " without UDP" };
+        format!("rung {} between {} and {}{udp}", self.rung, self.a, self.b)
     }
 
     /// Takes it.
@@ -51,6 +60,9 @@ impl Step {
         let mut world = World::new(Options { on_443, ..Options::default() });
         let relay = self.relay.map(|relay| relay.start(&mut world));
         let (here, there) = (world.place(self.a), world.place(self.b));
+        if !self.udp {
+            [&here, &there].into_iter().for_each(|place| place.nat().rules(NO_UDP));
+        }
         let two = Two::at(world, here, there);
         let peer = reaches(&two.a, self.rung.as_str(), crate::lab::DEADLINE);
         let via = match self.rung {
@@ -85,5 +97,13 @@ impl Relay {
 }
 
 const fn step(rung: Rung, a: Kind, b: Kind, relay: Option<Relay>) -> Step {
-    Step { rung, a, b, relay }
+    Step { rung, a, b, relay, udp: true }
 }
+
+/// Between these the best rung is `tcp-punch` if no UDP leaves.
+const fn without_udp(a: Kind, b: Kind) -> Step {
+    Step { rung: Rung::TcpPunch, a, b, relay: None, udp: false }
+}
+
+const NO_UDP: &str =
+    "table ip block { chain pass { type filter hook forward priority -10;\nmeta l4proto udp drop\n}\n}";

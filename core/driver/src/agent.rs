@@ -104,7 +104,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
 
     let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), setup.p2p_port);
     // Shared, since STUN over TCP and punching leave from it too.
-    let config = TcpConfig { local: Some(any), link: true, share_port: true, ..TcpConfig::default() };
+    let config = TcpConfig { local: Some(any), link: true, share_port: true };
     let listener = net.listen(&config).map_err(|error| {
         StartError::Failed(format!("cannot listen on port {} (-p2p-port): {error}", any.port()))
     })?;
@@ -130,7 +130,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         }
     };
 
-    let (udp, stun, port_guard) = Port::start(&net, socket);
+    let (udp, stun, port_guard) = Port::start(&net, socket, service.is_some());
     let probing = Probing::start(&net, &udp, stun, port);
     let registry = Registry::new();
     let (peers_guard, peers_stop) = oneshot::channel();
@@ -160,6 +160,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         registry,
         sessions: BTreeMap::new(),
         next_session: 0,
+        keepalive: None,
         forwards: BTreeMap::new(),
         closing: Vec::new(),
         delayed: Vec::new(),
@@ -197,6 +198,8 @@ struct Control<N: Net> {
     registry: Arc<Registry<N>>,
     sessions: BTreeMap<PeerName, Entry<N>>,
     next_session: u64,
+    /// How often idle links over UDP have to be used, where it was measured.
+    keepalive: Option<Duration>,
     forwards: BTreeMap<String, Forward>,
     /// Listeners that were told to stop and have yet to.
     closing: Vec<oneshot::Receiver<()>>,
@@ -461,6 +464,7 @@ impl<N: Net> Control<N> {
                     }
                 }
                 Action::Probe { server, ports } => self.probe(server, ports),
+                Action::StunRelays(relays) => self.probing.tell(Told::Relays(relays)),
                 // A port that is being given up is free once its task has ended.
                 Action::Listen { rule } if self.closing.is_empty() => self.listen(now, &rule),
                 Action::Listen { rule } => self.delayed.push(rule),
@@ -485,6 +489,10 @@ impl<N: Net> Control<N> {
                     if end {
                         self.sessions.remove(&peer);
                     }
+                }
+                Action::Keepalive(every) => {
+                    self.keepalive = Some(every);
+                    self.sessions.values_mut().for_each(|entry| entry.send(Command::Keepalive(every)));
                 }
                 Action::RelaySecrets(secrets) => {
                     if let Some(service) = &self.service {
@@ -572,6 +580,9 @@ impl<N: Net> Control<N> {
             peer.clone(),
             Entry { commands: commands.clone(), backlog: VecDeque::new(), meter, ended },
         );
+        if let Some(every) = self.keepalive {
+            self.command(peer, Command::Keepalive(every));
+        }
         Some(commands)
     }
 

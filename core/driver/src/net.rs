@@ -84,9 +84,6 @@ pub struct TcpConfig {
     /// Whether the connection carries a link: unsent bytes in the kernel are bounded
     /// ([`LINK_UNSENT_BYTES`]), so that a bulk copy does not delay a terminal.
     pub link: bool,
-    /// How many hops its packets may go ([`Net::connect`] only); none for the system's usual number. With a few
-    /// they open the NATs near by and get no further.
-    pub hops: Option<u8>,
 }
 
 /// How much of a link's data the kernel may hold unsent: enough for one wake-up of the sender at 10 Gbit/s,
@@ -266,8 +263,8 @@ pub trait ListenIo: Send + Unpin + 'static {
 
 /// A timer that can be set anew at any time.
 pub trait TimerIo: Send + Unpin + 'static {
-    /// Ready once `at` has come; never for `None`. The waker is woken at `at`; asking again with the same
-    /// instant costs nothing. Whoever asks decides by the clock, not by this answer, what has expired.
+    /// Ready once `at` has come, however often it is asked; never for `None`. The waker of the latest call is woken at
+    /// `at`; asking again with the same instant costs nothing. Whoever asks decides by the clock, not by this answer, what has expired.
     fn poll_at(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()>;
 }
 

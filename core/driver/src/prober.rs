@@ -29,6 +29,8 @@ use crate::port::{MAIN, Port, PortSocket, Stun};
 pub(crate) enum Told {
     /// Addresses of the server, the one in use first, and its STUN ports.
     Servers(Vec<IpAddr>, Config),
+    /// Relays that answer STUN.
+    Relays(Vec<SocketAddr>),
     /// The addresses of the interfaces.
     Network(Vec<IpAddr>),
     /// Whether the signalling connection is up.
@@ -155,6 +157,7 @@ impl<N: Net> Task<N> {
     fn told(&mut self, now: Instant, told: Told) {
         match told {
             Told::Servers(servers, config) => self.prober.handle(now, Input::Servers(&servers, config)),
+            Told::Relays(relays) => self.prober.handle(now, Input::Relays(&relays)),
             Told::Network(addresses) => {
                 let port = self.ports.0;
                 self.prober.handle(now, Input::Network { addresses: &addresses, port });
@@ -220,9 +223,11 @@ impl<N: Net> Task<N> {
                     }
                 }
                 Action::Exchange { id, to, request } => {
-                    let (net, mut results, port) = (self.net.clone(), self.results_in.clone(), self.ports.1);
+                    // The SYNs leave in the order in which they were asked for, which that of ports shows.
+                    let stream = dial(&self.net, self.ports.1, to);
+                    let (net, mut results) = (self.net.clone(), self.results_in.clone());
                     self.net.spawn("stun exchange", async move {
-                        let result = exchange(&net, port, to, &request).await;
+                        let result = exchange(&net, stream, &request).await;
                         if let Err(error) = &result {
                             debug!(%to, %error, "STUN over TCP");
                         }
@@ -247,16 +252,19 @@ impl<N: Net> Task<N> {
     }
 }
 
-/// Asks one question over TCP, from the port that the node listens on.
+/// Connects from the port that the node listens on.
+fn dial<N: Net>(net: &N, port: u16, to: SocketAddr) -> io::Result<N::Stream> {
+    let local = SocketAddr::new(unspecified(to.is_ipv4()), port);
+    net.connect(&TcpConfig { local: Some(local), share_port: true, ..TcpConfig::default() }, to)
+}
+
+/// Asks one question over TCP.
 async fn exchange<N: Net>(
     net: &N,
-    port: u16,
-    to: SocketAddr,
+    stream: io::Result<N::Stream>,
     request: &[u8],
 ) -> io::Result<(SocketAddr, Vec<u8>)> {
-    let local = SocketAddr::new(unspecified(to.is_ipv4()), port);
-    let config = TcpConfig { local: Some(local), share_port: true, ..TcpConfig::default() };
-    let mut stream = net.connect(&config, to)?;
+    let mut stream = stream?;
     let (mut timer, until) = (net.timer(), net.now() + EXCHANGE);
     poll_fn(|cx| match stream.poll_connected(cx) {
         Poll::Ready(connected) => Poll::Ready(connected),

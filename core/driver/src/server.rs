@@ -161,7 +161,11 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
 }
 
 /// What came of a look at a relay.
-type Checked = (u64, Result<Duration, String>);
+enum Checked {
+    Relay(Result<Duration, String>),
+    /// The addresses that answered STUN.
+    Stun(Vec<SocketAddr>),
+}
 
 struct Control<N: Net> {
     net: N,
@@ -177,8 +181,8 @@ struct Control<N: Net> {
     next_ask: u64,
     outboxes: BTreeMap<ConnId, Outbox>,
     /// What came of looks at relays; the machine has few under way at a time.
-    checked_in: mpsc::UnboundedSender<Checked>,
-    checked: mpsc::UnboundedReceiver<Checked>,
+    checked_in: mpsc::UnboundedSender<(u64, Checked)>,
+    checked: mpsc::UnboundedReceiver<(u64, Checked)>,
     stopped: mpsc::UnboundedReceiver<()>,
     _front: Front,
     _guards: Vec<oneshot::Sender<()>>,
@@ -210,9 +214,13 @@ impl<N: Net> Control<N> {
                 worked = true;
                 self.event(now, event);
             }
-            if let Poll::Ready(Some((check, result))) = self.checked.poll_next_unpin(cx) {
+            if let Poll::Ready(Some((check, checked))) = self.checked.poll_next_unpin(cx) {
                 worked = true;
-                self.server.handle(now, Input::RelayChecked { check, result });
+                let input = match checked {
+                    Checked::Relay(result) => Input::RelayChecked { check, result },
+                    Checked::Stun(answered) => Input::StunChecked { check, answered },
+                };
+                self.server.handle(now, input);
             }
             if let Poll::Ready(Some((request, answer))) = self.calls.poll_next_unpin(cx) {
                 worked = true;
@@ -263,7 +271,16 @@ impl<N: Net> Control<N> {
         self.net.spawn("relay check", async move {
             let result = relay::check(&net, to, key).await;
             // A server that has stopped does not ask any more.
-            let _ = checked.unbounded_send((check, result));
+            let _ = checked.unbounded_send((check, Checked::Relay(result)));
+        });
+    }
+
+    /// Asks a relay's UDP port by STUN, likewise.
+    fn check_stun(&self, check: u64, to: Vec<SocketAddr>) {
+        let (net, checked) = (self.net.clone(), self.checked_in.clone());
+        self.net.spawn("stun check", async move {
+            let answered = relay::check_stun(&net, to).await;
+            let _ = checked.unbounded_send((check, Checked::Stun(answered)));
         });
     }
 
@@ -292,6 +309,7 @@ impl<N: Net> Control<N> {
                     }
                 }
                 Action::CheckRelay { check, to, key } => self.check_relay(check, to, key),
+                Action::CheckStun { check, to } => self.check_stun(check, to),
                 Action::AdminReply { id, reply } => {
                     if let Some(answer) = self.asked.remove(&id) {
                         // Whoever asked may have gone.

@@ -169,6 +169,9 @@ pub enum Action {
         /// Its ports.
         ports: StunPorts,
     },
+    /// These relays answer STUN over UDP, in place of those before: further addresses for that. Few, and when it
+    /// changes.
+    StunRelays(Vec<SocketAddr>),
     /// Listen for a forward. Answered by [`Input::Forward`].
     Listen {
         /// What to listen for.
@@ -211,6 +214,9 @@ pub enum Action {
         /// Whether the session is to end, since neither side has anything to open at the other any more.
         end: bool,
     },
+    /// How often something has to leave for the NAT before this node to remember a mapping of UDP: for every
+    /// session there is and will be.
+    Keepalive(Duration),
     /// These secrets hold from now on: for the node's own relay, and for what it shows to others.
     RelaySecrets(RelaySecrets),
     /// An attempt could not even begin; streams that have yet to be opened at the peer end with this reason.

@@ -90,6 +90,8 @@ struct Nat {
     is_awaited: bool,
     /// Until when the first wishes wait for it.
     until: Option<Instant>,
+    /// The relays that answer STUN, as the server told last.
+    relays: Vec<SocketAddr>,
 }
 
 /// How the report of this connection stands.
@@ -259,6 +261,14 @@ impl Agent {
         }
     }
 
+    /// Passes on which relays answer STUN, when that is news.
+    fn stun_relays(&mut self, relays: Vec<SocketAddr>) {
+        if relays != self.nat.relays {
+            self.nat.relays.clone_from(&relays);
+            self.actions.push_back(Action::StunRelays(relays));
+        }
+    }
+
     fn nat(&mut self, now: Instant, report: Option<Box<NatReport>>) {
         let Some(report) = report else {
             self.nat.is_awaited = true;
@@ -270,6 +280,11 @@ impl Agent {
         self.nat.is_awaited &= !known.into_iter().any(|side| side.blocked || side.public.is_some());
         // A renewed proof is news for the server alone.
         self.report.change(now);
+        if let Some(every) = self.nat.report.keepalive()
+            && old.keepalive() != Some(every)
+        {
+            self.actions.push_back(Action::Keepalive(every));
+        }
         if old.reachability() != self.nat.report.reachability() {
             self.peers.each(|_, peer, _| peer.news(now));
         }
@@ -278,16 +293,18 @@ impl Agent {
     fn signalled(&mut self, now: Instant, event: Option<Event>) {
         match event {
             None => {}
-            Some(Event::LoggedIn(server, stun)) => {
+            Some(Event::LoggedIn(server, stun, relays)) => {
                 tracing::info!(server = self.config.server_address, "logged in");
                 if let Some(content) = self.pins.pin_server(&self.config.server_address, server) {
                     self.actions.push_back(Action::Save { name: PINS_FILE, content });
                 }
                 self.report = Reporting { due: Some(now), under_way: false, answered: false };
                 self.nat.until = Some(now + NAT_PATIENCE);
+                self.stun_relays(relays);
                 self.probe(stun);
                 self.peers.each(|_, peer, _| peer.signal_back(now));
             }
+            Some(Event::StunRelays(relays)) => self.stun_relays(relays),
             Some(Event::Lost) => {
                 self.report = Reporting::default();
                 self.relaying.signal_lost();

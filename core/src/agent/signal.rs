@@ -89,7 +89,9 @@ struct Wire {
 #[derive(Debug)]
 pub(super) enum Event {
     /// The node is logged in; this is the server's identity, proven.
-    LoggedIn(PublicKey, Option<StunPorts>),
+    LoggedIn(PublicKey, Option<StunPorts>, Vec<SocketAddr>),
+    /// These relays answer STUN now.
+    StunRelays(Vec<SocketAddr>),
     /// It is not any more.
     Lost,
     /// The first login was refused: the program ends with this text.
@@ -166,7 +168,7 @@ impl Signal {
                 Ok((channel, done, server)) => {
                     self.logged_in(now, wire, channel, &done);
                     self.server = Some(server);
-                    Some(Event::LoggedIn(server, done.stun))
+                    Some(Event::LoggedIn(server, done.stun, done.stun_relays))
                 }
                 Err(error) => self.login_failed(now, conn, &error, config, out),
             },
@@ -469,11 +471,10 @@ impl Signal {
         let refused = (envelope.kind == kind::REFUSED).then(|| envelope.decode::<Refused>());
         match (asked, refused) {
             (Asked::Heartbeat, _) => {
-                if let Ok(reply) = envelope.decode::<HeartbeatReply>() {
-                    self.clock.observe(sent, now, Duration::from_millis(reply.server_time_ms));
-                    online.beaten(sent, now);
-                }
-                None
+                let reply = envelope.decode::<HeartbeatReply>().ok()?;
+                self.clock.observe(sent, now, Duration::from_millis(reply.server_time_ms));
+                online.beaten(sent, now);
+                Some(Event::StunRelays(reply.stun_relays))
             }
             (Asked::Goodbye, _) => {
                 self.end(out);

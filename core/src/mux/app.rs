@@ -145,6 +145,7 @@ impl Mux {
         self.end_all(code, text, false);
         self.allocated = 0;
         self.seen = 0;
+        self.resets.clear();
     }
 
     fn end_all(&mut self, code: u16, text: &str, waiting: bool) {

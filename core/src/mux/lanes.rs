@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::transmit::{next_id, refusal};
+use super::transmit::{next_id, refusal, refused_reset};
 use super::{MIN_TRANSMIT, Mux};
 
 impl Mux {
@@ -61,6 +61,7 @@ impl Mux {
         let id = *self.refused.get(at)?;
         let n = refusal(id).encode(out)?;
         self.refused.remove(at);
+        self.remember_reset(refused_reset(id));
         Some((id, n))
     }
 

@@ -83,7 +83,7 @@ use std::time::{Duration, Instant};
 pub use app::{Event, MAX_TARGET, OpenError};
 pub use decoder::Decoder;
 pub use frame::{Frame, HEADER, MAX_RESET_TEXT, MAX_SYN, Protocol};
-pub use resume::{Resume, ResumeStream};
+pub use resume::{Resume, ResumeReset, ResumeStream};
 pub use slots::Key;
 pub use transmit::MIN_TRANSMIT;
 pub use violation::Violation;
@@ -178,6 +178,8 @@ pub struct Mux {
     events: Queue,
     /// Ids of streams that were refused without getting a slot; at most `max_unanswered`.
     refused: VecDeque<u32>,
+    /// The reasons of RSTs that went into this link or into one before, for the next RESUME.
+    resets: VecDeque<ResumeReset>,
     /// How many streams of ours have a SYN that was not answered.
     unanswered: usize,
     /// How many streams are in [`Phase::Offered`].
@@ -241,6 +243,7 @@ impl Mux {
             bulk: Queue::default(),
             events: Queue::default(),
             refused: VecDeque::new(),
+            resets: VecDeque::new(),
             unanswered: 0,
             offered: 0,
             ready: 0,

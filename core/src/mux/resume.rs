@@ -8,18 +8,21 @@
 //! - An id of ours that the peer never saw is opened again: SYN, and data from 0.
 //! - A stream that only this side has, with an id that the other side knows of, has ended there: its end was
 //!   lost with the old link. It ends here too, and no RST is sent. Where both directions had been passed on
-//!   that is the missing acknowledgement, and the stream is closed in order; else it is reset.
+//!   that is the missing acknowledgement, and the stream is closed in order; else it is reset, for the reason
+//!   that the RESUME gives.
 //!
 //! A RST that had not gone into the old link goes into the new one, so its stream is listed until then.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Instant;
 
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::frame::MAX_RESET_TEXT;
+use super::frame::{MAX_RESET_TEXT, cut};
 use super::stream::{End, Phase, Stream};
+use super::transmit::refused_reset;
 use super::{MAX_ID, Mux, Violation, code};
 
 /// What one side has of the session's streams. The empty one is that of a new process.
@@ -32,6 +35,34 @@ pub struct Resume {
     /// The streams of both sides that have not ended here, by rising id.
     #[serde(deserialize_with = "capped")]
     pub streams: Vec<ResumeStream>,
+    /// Why streams were reset here whose RST the other side may not have received, the latest last. On the
+    /// wire it is left out if it is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "capped")]
+    pub resets: Vec<ResumeReset>,
+}
+
+/// The reason of a RST in a [`Resume`]. On the wire an array of its fields.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u32, u16, String)", into = "(u32, u16, Box<str>)")]
+pub struct ResumeReset {
+    /// The stream.
+    pub id: u32,
+    /// Why, for programs: see [`super::code`].
+    pub code: u16,
+    /// Why, for people; at most 256 bytes, not checked.
+    pub text: Box<str>,
+}
+
+impl From<(u32, u16, String)> for ResumeReset {
+    fn from((id, code, text): (u32, u16, String)) -> Self {
+        Self { id, code, text: cut(&text, MAX_RESET_TEXT).into() }
+    }
+}
+
+impl From<ResumeReset> for (u32, u16, Box<str>) {
+    fn from(reset: ResumeReset) -> Self {
+        (reset.id, reset.code, reset.text)
+    }
 }
 
 /// One stream in a [`Resume`]. On the wire an array of its fields, to keep 4,096 of them short.
@@ -67,6 +98,10 @@ impl Resume {
         let at = self.streams.binary_search_by_key(&id, |stream| stream.id).ok()?;
         self.streams.get(at)
     }
+
+    fn reset_of(&self, id: u32) -> Option<&ResumeReset> {
+        self.resets.iter().rev().find(|reset| reset.id == id)
+    }
 }
 
 impl Mux {
@@ -76,8 +111,9 @@ impl Mux {
         for queue in [&mut self.control, &mut self.fresh, &mut self.bulk] {
             queue.clear();
         }
-        // The RESUME says the same.
-        self.refused.clear();
+        while let Some(id) = self.refused.pop_front() {
+            self.remember_reset(refused_reset(id));
+        }
         for (_, stream) in self.slots.iter_mut() {
             stream.ready = false;
             stream.held = false;
@@ -97,7 +133,21 @@ impl Mux {
                 limit: stream.recv.limit,
             })
         });
-        Resume { seen: self.seen, allocated: self.allocated, streams: streams.collect() }
+        Resume {
+            seen: self.seen,
+            allocated: self.allocated,
+            streams: streams.collect(),
+            resets: self.resets.iter().cloned().collect(),
+        }
+    }
+
+    /// Keeps the reason of a RST that goes into the link, in case that it is lost with it. Where there are
+    /// too many the oldest is forgotten: it is the one that has most likely arrived.
+    pub(super) fn remember_reset(&mut self, reset: ResumeReset) {
+        if self.resets.len() == MAX_RESETS {
+            self.resets.pop_front();
+        }
+        self.resets.push_back(reset);
     }
 
     /// There is a link, and `peer` is what the other side has. On an error nothing has changed, and there is
@@ -110,7 +160,7 @@ impl Mux {
             let known_there = if self.side.owns(id) { id <= peer.seen } else { true };
             match peer.find(id) {
                 Some(theirs) => self.resume_stream(slot, theirs),
-                None if known_there => self.end_lost(slot),
+                None if known_there => self.end_lost(slot, peer.reset_of(id)),
                 None => self.call_again(slot),
             }
         }
@@ -123,6 +173,8 @@ impl Mux {
                 }
             }
         }
+        // It has not heard of those that it still lists, and may not receive the RESUME that tells it.
+        self.resets.retain(|reset| peer.find(reset.id).is_some());
         self.seen = self.seen.max(peer.allocated);
         self.attached = true;
         let all: Vec<u32> = self.slots.iter().map(|(slot, _)| slot).collect();
@@ -172,14 +224,15 @@ impl Mux {
     }
 
     /// A stream that has ended at the other side.
-    fn end_lost(&mut self, slot: u32) {
+    fn end_lost(&mut self, slot: u32, reset: Option<&ResumeReset>) {
         let Some(stream) = self.slots.at(slot) else {
             return;
         };
         let in_order = stream.recv.is_final() && stream.send.fin && stream.send.high == stream.send.end();
-        let end = match in_order {
-            true => End::Closed,
-            false => End::Reset { code: code::GONE, text: GONE.to_owned() },
+        let end = match reset {
+            _ if in_order => End::Closed,
+            Some(reset) => End::Reset { code: reset.code, text: reset.text.clone().into_string() },
+            None => End::Reset { code: code::GONE, text: GONE.to_owned() },
         };
         self.end(slot, end);
     }
@@ -248,34 +301,37 @@ fn fits(stream: &Stream, theirs: &ResumeStream, own: bool) -> bool {
     received && seen && kept && theirs.limit >= send.limit
 }
 
-/// Reads at most [`MAX_RESUME`] streams, whatever the length says.
-fn capped<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ResumeStream>, D::Error> {
-    struct Streams;
+/// Reads at most [`MAX_RESUME`] elements, whatever the length says.
+fn capped<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    struct Capped<T>(PhantomData<T>);
 
-    impl<'de> Visitor<'de> for Streams {
-        type Value = Vec<ResumeStream>;
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Capped<T> {
+        type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at most {MAX_RESUME} streams")
+            write!(f, "at most {MAX_RESUME} elements")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let mut streams = Vec::new();
-            while let Some(stream) = seq.next_element()? {
-                if streams.len() == MAX_RESUME {
+            let mut elements = Vec::new();
+            while let Some(element) = seq.next_element()? {
+                if elements.len() == MAX_RESUME {
                     return Err(A::Error::invalid_length(MAX_RESUME + 1, &self));
                 }
-                streams.push(stream);
+                elements.push(element);
             }
-            Ok(streams)
+            Ok(elements)
         }
     }
 
-    from.deserialize_seq(Streams)
+    from.deserialize_seq(Capped(PhantomData))
 }
 
 /// The most streams in a RESUME: as many as either side may have, of each side.
 const MAX_RESUME: usize = 2 * 4096;
+/// The most reasons in a RESUME: what a busy proxy refuses in the second or so before a link is replaced, in
+/// 18 KiB.
+const MAX_RESETS: usize = 64;
 /// What the application is told of a stream whose end was lost with a link.
 const GONE: &str = "the peer gave the stream up while the link was down";
 const _: () = assert!(GONE.len() <= MAX_RESET_TEXT);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::frame::{DATA, Frame, HEADER, MAX_SYN, data_flags, encode_header, encode_syn};
 use super::stream::Phase;
-use super::{Key, Mux, ring};
+use super::{Key, Mux, ResumeReset, ring};
 
 /// The application's side.
 impl Mux {
@@ -178,6 +178,7 @@ impl Mux {
             };
             filled += n;
             self.refused.pop_front();
+            self.remember_reset(refused_reset(stream));
         }
         filled
     }
@@ -223,6 +224,8 @@ impl Mux {
             // the bucket it is reset when the answer comes.
             if !*unanswered || self.own_cancels.take(now) {
                 filled += frame.encode(&mut out[filled..]).unwrap_or(0);
+                let sent = ResumeReset { id: stream.id, code: *code, text: text.clone() };
+                self.remember_reset(sent);
                 self.vanish(slot);
                 return filled;
             }
@@ -325,6 +328,11 @@ impl Mux {
 /// What answers a stream that got no slot.
 pub(super) fn refusal(stream: u32) -> Frame<'static> {
     Frame::Reset { stream, code: super::code::TOO_MANY, text: TOO_MANY.into() }
+}
+
+/// The same, for a RESUME.
+pub(super) fn refused_reset(id: u32) -> ResumeReset {
+    ResumeReset { id, code: super::code::TOO_MANY, text: TOO_MANY.into() }
 }
 
 /// The id behind `last`.

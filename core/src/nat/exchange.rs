@@ -57,7 +57,8 @@ impl Exchange {
         }
     }
 
-    /// Takes an answer, if it is this one's. It must have come in on `socket`.
+    /// Takes an answer, if it is this one's. It must have come in on the socket that asked, or on another one if
+    /// that was asked for.
     pub(super) fn answered(
         &mut self,
         socket: Socket,
@@ -65,8 +66,8 @@ impl Exchange {
         transaction: &Transaction,
         result: Result<Seen, u16>,
     ) -> bool {
-        let returns = matches!(self.ask, Ask::ReturnTo(..));
-        let own = *transaction == self.transaction && (returns || socket == self.socket);
+        let elsewhere = matches!(self.ask, Ask::ReturnTo(..) | Ask::ToPort(_));
+        let own = *transaction == self.transaction && elsewhere == (socket != self.socket);
         if own && matches!(self.state, State::Waiting { .. }) {
             self.state = result.map_or(State::Refused, |seen| State::Answered(seen, from));
         }
@@ -94,8 +95,13 @@ impl Exchange {
         }
     }
 
+    /// Whether a request to oneself came back: as it was, or as the answer that a relay's port gives to all.
     pub(super) fn came_back(&self) -> bool {
-        matches!(self.state, State::Returned)
+        matches!(self.state, State::Returned | State::Answered(..))
+    }
+
+    pub(super) fn to(&self) -> SocketAddr {
+        self.to
     }
 
     pub(super) fn is_over(&self) -> bool {

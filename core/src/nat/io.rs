@@ -21,6 +21,8 @@ pub enum Socket {
 pub enum Input<'a> {
     /// The server has these addresses, the first of each family is used, and answers STUN at these ports.
     Servers(&'a [IpAddr], Config),
+    /// These relays answer STUN: further addresses to ask where the server has one alone.
+    Relays(&'a [SocketAddr]),
     /// This host has these addresses, and the node's own UDP port is this. Told again, it means that the
     /// network has changed, though the addresses may be the same.
     Network {

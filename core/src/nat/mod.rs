@@ -1,14 +1,15 @@
 //! What NATs are before this node, and how they behave: measured against the server's STUN ports.
 //!
-//! The prober follows RFC 5780, separately for UDP and TCP and for IPv4 and IPv6. It measures the very port
-//! that links will use ([`Socket::Main`], and the TCP port that the node listens on), so what it finds is what
-//! peers will meet. `udp` and `tcp` say which questions are asked and what the answers mean, `exchange`
+//! The prober follows RFC 5780, separately for UDP and TCP, one after the other, and for IPv4 and IPv6, which
+//! share no ports. It measures the very port that links will use ([`Socket::Main`], and the TCP port that the
+//! node listens on), so what it finds is what peers will meet. `udp` and `tcp` say which questions are asked and what the answers mean, `exchange`
 //! repeats a question that gets lost, `lifetime` finds out in the background how long an idle mapping
 //! lives, `step` how regular its ports are. [`NatReport`] says it all in the terms of RFC 4787.
 //!
 //! This file says when: at the start, when the network changes, when the mapping turns out to be another
 //! one (a small request now and then keeps it alive and asks), and from time to time while nothing comes
-//! through. A report is given as soon as the mapping is known, and again whenever more is.
+//! through. A report is given as soon as the mapping is known, and again whenever more is; relays that could tell more
+//! have it tested anew.
 //!
 //! UDP that does not come through is `blocked` only if something else shows that the server is there: TCP,
 //! the other family's answers do not count, or the signalling connection. Else it is unknown, and unknown is
@@ -40,6 +41,7 @@ use udp::{Own, UdpProbe};
 use crate::due::earlier;
 use crate::rng::Rng;
 use crate::stun::client::{self, Ask, Message};
+use crate::wire::message::MAX_STUN_RELAYS;
 
 /// The prober.
 #[derive(Debug)]
@@ -48,6 +50,10 @@ pub struct Prober {
     rng: Rng,
     servers: Vec<IpAddr>,
     addresses: Vec<IpAddr>,
+    /// Other nodes that answer STUN.
+    relays: Vec<SocketAddr>,
+    /// When relays that came may have something tested anew.
+    retest: Option<Instant>,
     port: u16,
     /// Whether the network is known at all.
     is_told: bool,
@@ -107,6 +113,8 @@ impl Prober {
             rng: Rng::new(seed),
             servers: Vec::new(),
             addresses: Vec::new(),
+            relays: Vec::new(),
+            retest: None,
             port: 0,
             is_told: false,
             signalling: false,
@@ -130,6 +138,7 @@ impl Prober {
                     self.restart = Some(now);
                 }
             }
+            Input::Relays(relays) => self.relays(now, relays),
             Input::Network { addresses, port } => {
                 self.addresses = addresses.iter().map(IpAddr::to_canonical).collect();
                 self.port = port;
@@ -143,13 +152,13 @@ impl Prober {
                 self.signalling = up;
                 if news {
                     // What seemed to be away may be back, and proofs do not outlive a server.
-                    let Self { families, config, rng, next_id, actions, .. } = self;
+                    let Self { families, config, rng, actions, .. } = self;
                     let mut act = |action| actions.push_back(action);
                     for family in
                         families.iter_mut().filter(|family| matches!(family.after, After::Resting(_)))
                     {
                         self.renewing = true;
-                        family.again(now, config, (rng, next_id), &mut act);
+                        family.again(now, config, rng, &mut act);
                     }
                 }
             }
@@ -181,6 +190,24 @@ impl Prober {
         &self.published
     }
 
+    /// Tests anew what these can tell and the server could not, but not each time that relays come and go.
+    fn relays(&mut self, now: Instant, relays: &[SocketAddr]) {
+        let canonical = |relay: &SocketAddr| SocketAddr::new(relay.ip().to_canonical(), relay.port());
+        self.relays = relays.iter().map(canonical).take(MAX_STUN_RELAYS).collect();
+        if self.retest.is_some_and(|at| now < at) {
+            return;
+        }
+        let own = Own { addresses: &self.addresses, port: self.port };
+        let Self { families, config, rng, actions, relays, retest, .. } = self;
+        let mut act = |action| actions.push_back(action);
+        for family in families.iter_mut().filter(|family| family.udp.is_over()) {
+            if family.udp.would_learn(relays, own) {
+                *retest = Some(now + RETEST);
+                family.again(now, config, rng, &mut act);
+            }
+        }
+    }
+
     fn datagram(&mut self, socket: Socket, from: SocketAddr, bytes: &[u8]) {
         match client::read(bytes) {
             None => {}
@@ -210,10 +237,10 @@ impl Prober {
         // its first request.
         for _ in 0..CHAIN {
             let own = Own { addresses: &self.addresses, port: self.port };
-            let Self { families, rng, actions, next_id, config, signalling, .. } = self;
+            let Self { families, rng, actions, next_id, config, signalling, relays, .. } = self;
             let mut act = |action| actions.push_back(action);
             for family in families {
-                family.expire(now, own, (config, *signalling), (rng, next_id), &mut act);
+                family.expire(now, own, relays, (config, *signalling), (rng, next_id), &mut act);
             }
             if self.deadline().is_none_or(|(at, _)| at > now) {
                 break;
@@ -225,7 +252,7 @@ impl Prober {
     /// Begins all tests anew, and forgets what was known.
     fn begin(&mut self, now: Instant) {
         self.restart = None;
-        let Self { families, rng, actions, next_id, config, addresses, servers, .. } = self;
+        let Self { families, rng, actions, config, addresses, servers, .. } = self;
         let mut act = |action| actions.push_back(action);
         families.iter_mut().for_each(|family| family.end(&mut act));
         families.clear();
@@ -233,7 +260,7 @@ impl Prober {
             families.push(Family {
                 server: *server,
                 udp: UdpProbe::new(now, *server, config.udp, rng, &mut act),
-                tcp: TcpProbe::new(*server, config.tcp, next_id, rng, &mut act),
+                tcp: TcpProbe::new(now, *server, config.tcp),
                 lifetime: None,
                 known: (None, None),
                 after: After::Testing,
@@ -269,11 +296,13 @@ impl Family {
         &mut self,
         now: Instant,
         own: Own<'_>,
+        relays: &[SocketAddr],
         (config, signalling): (&Config, bool),
         (rng, next_id): (&mut Rng, &mut u64),
         act: &mut impl FnMut(Action),
     ) {
-        self.udp.expire(now, own, rng, act);
+        self.udp.expire(now, own, relays, rng, act);
+        self.tcp.expire(now, self.udp.is_mapped(), next_id, rng, act);
         if let Some(lifetime) = &mut self.lifetime {
             lifetime.expire(now, rng, act);
         }
@@ -292,7 +321,7 @@ impl Family {
                     keeper.expire(now, act);
                     self.after = After::Asking(Box::new(keeper));
                 } else {
-                    self.again(now, config, (rng, next_id), act);
+                    self.again(now, config, rng, act);
                 }
             }
             After::Asking(keeper) => {
@@ -308,7 +337,7 @@ impl Family {
                         self.after = After::Resting(now + self.pause());
                     }
                     // The mapping is another one, or nothing comes through any more.
-                    (true, false) => self.again(now, config, (rng, next_id), act),
+                    (true, false) => self.again(now, config, rng, act),
                 }
             }
             After::Resting(_) => {}
@@ -362,16 +391,10 @@ impl Family {
     }
 
     /// Tests again in the same network.
-    fn again(
-        &mut self,
-        now: Instant,
-        config: &Config,
-        (rng, next_id): (&mut Rng, &mut u64),
-        act: &mut impl FnMut(Action),
-    ) {
+    fn again(&mut self, now: Instant, config: &Config, rng: &mut Rng, act: &mut impl FnMut(Action)) {
         self.udp.abandon(act);
         self.udp = UdpProbe::new(now, self.server, config.udp, rng, act);
-        self.tcp = TcpProbe::new(self.server, config.tcp, next_id, rng, act);
+        self.tcp = TcpProbe::new(now, self.server, config.tcp);
         self.after = After::Testing;
     }
 
@@ -399,7 +422,8 @@ impl Family {
             After::Resting(at) => Some((*at, "keep the mapping alive, or try again")),
             After::Asking(keeper) => keeper.deadline().map(|at| (at, "repeat the keepalive")),
         };
-        let tests = self.udp.deadline().map(|at| (at, "repeat a test of the NAT"));
+        let udp = self.udp.deadline().map(|at| (at, "repeat a test of the NAT"));
+        let tests = earlier(udp, self.tcp.deadline().map(|at| (at, "test the NAT over TCP")));
         let lifetime = self.lifetime.as_ref().and_then(LifetimeProbe::deadline);
         earlier(earlier(after, tests), lifetime.map(|at| (at, "look whether an idle mapping lives")))
     }
@@ -420,6 +444,8 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// How often the mapping is refreshed and looked at, if nothing shorter has been measured: below the 30 s
 /// of the most forgetful NATs in use. 20,000 nodes make 1,000 requests a second.
 const KEEP: Duration = Duration::from_secs(20);
+/// How often relays that came may have something tested anew.
+const RETEST: Duration = Duration::from_secs(300);
 /// The first pause before trying again where nothing came through; it doubles.
 const RETRY: Duration = Duration::from_secs(30);
 /// The longest one.

@@ -172,6 +172,13 @@ impl NatReport {
         }
     }
 
+    /// How often something has to leave for the mappings of UDP to stay, if it was measured how long they live.
+    pub fn keepalive(&self) -> Option<Duration> {
+        let measured = |part: &Behaviour| part.lifetime.filter(|lifetime| lifetime.below.is_some());
+        let each = [&self.udp4, &self.udp6].into_iter().flatten();
+        each.filter_map(measured).map(|lifetime| lifetime.keepalive()).min()
+    }
+
     /// What matters to whoever wants to reach the node: neither proofs nor lifetimes.
     pub(crate) fn reachability(&self) -> Self {
         let mut bare = self.without_proofs();

@@ -2,9 +2,13 @@
 //!
 //! Connections are made from that port to both ports of the server, and to its other address if it has one.
 //! Filtering is left unknown: to learn it the server would have to dial, which it never does.
+//!
+//! UDP goes first. Many NATs that count give out the ports of both in one row, and mappings that are made
+//! by turns would show each a step that it does not have.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use super::io::Action;
 use super::report::{Behaviour, Dependence, Finding};
@@ -24,6 +28,8 @@ enum Test {
 pub(super) struct TcpProbe {
     server: IpAddr,
     ports: [u16; 2],
+    /// Until when it leaves UDP alone with the NAT; none once it has begun.
+    waits: Option<Instant>,
     tests: BTreeMap<Test, Trial>,
 }
 
@@ -42,19 +48,32 @@ enum State {
 }
 
 impl TcpProbe {
-    /// Begins. `next_id` names connections.
-    pub(super) fn new(
-        server: IpAddr,
-        ports: [u16; 2],
+    /// One that waits for its turn.
+    pub(super) fn new(now: Instant, server: IpAddr, ports: [u16; 2]) -> Self {
+        Self { server, ports, waits: Some(now + UDP_ALONE), tests: BTreeMap::new() }
+    }
+
+    /// Begins, if it is its turn: UDP has made its mappings, or has been waited for long enough. `next_id` names
+    /// connections.
+    pub(super) fn expire(
+        &mut self,
+        now: Instant,
+        is_udp_through: bool,
         next_id: &mut u64,
         rng: &mut Rng,
         act: &mut impl FnMut(Action),
-    ) -> Self {
-        let mut tests = BTreeMap::new();
-        for (test, port) in [Test::First, Test::Second].into_iter().zip(ports) {
-            tests.insert(test, Trial::new(SocketAddr::new(server, port), next_id, rng, act));
+    ) {
+        if self.waits.take_if(|until| is_udp_through || *until <= now).is_some() {
+            for (test, port) in [Test::First, Test::Second].into_iter().zip(self.ports) {
+                let to = SocketAddr::new(self.server, port);
+                self.tests.insert(test, Trial::new(to, next_id, rng, act));
+            }
         }
-        Self { server, ports, tests }
+    }
+
+    /// When it begins, if it has not.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.waits
     }
 
     /// Takes what came of a connection; false if it is none of these.
@@ -80,7 +99,8 @@ impl TcpProbe {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        !self.tests.values().any(|trial| matches!(trial.state, State::UnderWay { .. }))
+        let is_under_way = |trial: &Trial| matches!(trial.state, State::UnderWay { .. });
+        self.waits.is_none() && !self.tests.values().any(is_under_way)
     }
 
     /// Whether anything was answered.
@@ -168,5 +188,9 @@ impl Trial {
     }
 }
 
+/// How long UDP is alone at most. Where it is blocked, or the way is long, TCP begins then: its answers take two
+/// round trips, and the first report of a node waits for half a second. UDP's first flight has left by then, so
+/// its mappings are made.
+const UDP_ALONE: Duration = Duration::from_millis(200);
 /// TCP itself repeats what is lost; a second try is for a server that had too many connections.
 const TRIES: u32 = 2;

@@ -31,6 +31,11 @@ const SERVERS: [IpAddr; 2] = [
     IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)),
     IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 2)),
 ];
+/// Nodes that relay, one UDP port each.
+const RELAYS: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10)), 5_001),
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 20)), 5_002),
+];
 const CONFIG: Config = Config { udp: [27182, 27183], tcp: [27180, 27181] };
 const DELAY: Duration = Duration::from_millis(20);
 const PORT: u16 = 4000;
@@ -61,6 +66,9 @@ struct World {
     tcp_passes: bool,
     /// Every so many datagrams one is lost.
     loss: Option<u64>,
+    /// The relays that answer, and those of them that name another mapping than they see.
+    relays: Vec<SocketAddr>,
+    liars: Vec<SocketAddr>,
     sockets: BTreeMap<u16, Socket>,
     next_port: u16,
     last_outside: u16,
@@ -68,6 +76,8 @@ struct World {
     mappings: BTreeMap<u16, Mapping>,
     queue: BTreeMap<(Instant, u64), Event>,
     sent: u64,
+    /// The transports of the mappings, in the order in which they were made.
+    made: Vec<Transport>,
     reports: Vec<NatReport>,
 }
 
@@ -85,6 +95,8 @@ impl World {
             udp_passes: true,
             tcp_passes: true,
             loss: None,
+            relays: Vec::new(),
+            liars: Vec::new(),
             sockets: BTreeMap::from([(PORT, Socket::Main)]),
             next_port: 50_000,
             last_outside: 20_000,
@@ -92,6 +104,7 @@ impl World {
             mappings: BTreeMap::new(),
             queue: BTreeMap::new(),
             sent: 0,
+            made: Vec::new(),
             reports: Vec::new(),
         }
     }
@@ -107,6 +120,13 @@ impl World {
         self.tell(Input::Network { addresses: &[own, IpAddr::from([127, 0, 0, 1])], port: PORT });
         self.run(seconds);
         (*self.prober.report(), self)
+    }
+
+    /// With relays that answer and are known from the start.
+    fn with_relays(mut self, relays: &[SocketAddr]) -> Self {
+        self.relays = relays.to_vec();
+        self.tell(Input::Relays(relays));
+        self
     }
 
     fn udp(self) -> Behaviour {
@@ -157,7 +177,7 @@ impl World {
                 Action::Exchange { id, to, request } => {
                     let result = self.tcp_passes.then(|| {
                         let source = SocketAddr::new(self.own(), PORT);
-                        let seen = self.translate(PORT, to).unwrap_or(source);
+                        let seen = self.translate(Transport::Tcp, PORT, to).unwrap_or(source);
                         let bytes = self.answer(Transport::Tcp, seen, to, &request)?.0;
                         Some((source, bytes))
                     });
@@ -184,6 +204,23 @@ impl World {
                     self.later(Event::Packet(from, to, reply));
                 }
             }
+            Event::Packet(from, to, bytes) if RELAYS.contains(&to) => {
+                let source = if self.liars.contains(&to) { SocketAddr::new(from.ip(), 9) } else { from };
+                let arrival = Arrival {
+                    transport: Transport::Udp,
+                    source,
+                    origin: None,
+                    other: None,
+                    unix: Duration::ZERO,
+                    busy: false,
+                };
+                let mut out = [0; 120];
+                let answer = Responder::of_relay().respond(&bytes, &arrival, &mut out);
+                if let Some(answer) = answer.filter(|_| self.relays.contains(&to)) {
+                    let back = if answer.to == source { from } else { answer.to };
+                    self.later(Event::Packet(to, back, out[..answer.length].to_vec()));
+                }
+            }
             Event::Packet(from, to, bytes) => {
                 if let Some(socket) = self.enter(from, to) {
                     self.tell(Input::Datagram { socket, from, bytes: &bytes });
@@ -193,7 +230,7 @@ impl World {
     }
 
     /// The outside address of what leaves; none without a NAT.
-    fn translate(&mut self, port: u16, to: SocketAddr) -> Option<SocketAddr> {
+    fn translate(&mut self, transport: Transport, port: u16, to: SocketAddr) -> Option<SocketAddr> {
         let nat = self.nat?;
         let now = self.now;
         self.mappings.retain(|_, mapping| mapping.peers.values().any(|until| *until > now));
@@ -206,6 +243,7 @@ impl World {
         };
         let outside = *self.by_scope.entry(scope).or_insert_with(|| {
             self.last_outside += nat.step;
+            self.made.push(transport);
             if nat.step == 0 && !self.mappings.contains_key(&port) { port } else { self.last_outside }
         });
         let mapping =
@@ -223,7 +261,7 @@ impl World {
         if to.ip() == OUTSIDE && !hairpin {
             return;
         }
-        let from = self.translate(port, to).unwrap_or(SocketAddr::new(OUTSIDE, port));
+        let from = self.translate(Transport::Udp, port, to).unwrap_or(SocketAddr::new(OUTSIDE, port));
         self.later(Event::Packet(from, to, bytes));
     }
 
@@ -315,6 +353,88 @@ fn with_one_address_what_cannot_be_told_apart_is_marked() {
 }
 
 #[test]
+fn with_one_address_and_a_relay_every_mapping_and_filter_is_named() {
+    for relays in [&RELAYS[..1], &RELAYS[..]] {
+        for mapping in [ForAll, PerAddress, PerPort] {
+            for filtering in [ForAll, PerAddress, PerPort] {
+                for loss in [None, Some(7)] {
+                    let mut world = World::new(Some(Nat { mapping, filtering, step: 2, ..HOME }), 1);
+                    world.loss = loss;
+                    let found = world.with_relays(relays).udp();
+                    assert_eq!(found.mapping, confirmed(mapping), "{filtering} {loss:?}");
+                    assert_eq!(found.filtering, confirmed(filtering), "{mapping} {loss:?}");
+                    assert_eq!(found.public.map(|public| public.ip()), Some(OUTSIDE));
+                    assert!(found.proof.is_some(), "the address is the server's to prove");
+                }
+            }
+        }
+    }
+    let found = World::new(None, 1).with_relays(&RELAYS).udp();
+    assert_eq!((found.mapping, found.filtering), (confirmed(ForAll), confirmed(ForAll)));
+}
+
+#[test]
+fn a_relay_that_comes_later_has_what_is_not_certain_tested_anew() {
+    let nat = Nat { mapping: PerAddress, step: 1, ..HOME };
+    let (report, world) = World::new(Some(nat), 1).probe(10);
+    assert_eq!(report.udp4.unwrap().kind(), Kind::Cone, "which it is not");
+    let mut world = world.with_relays(&RELAYS[..1]);
+    world.run(10);
+    let found = world.prober.report().udp4.unwrap();
+    assert_eq!((found.kind(), found.mapping), (Kind::Symmetric, confirmed(PerAddress)));
+
+    // What is certain is not tested again for another one, nor one that is silent over and over.
+    let sent = world.sent;
+    world.tell(Input::Relays(&RELAYS));
+    world.run(2);
+    // What keeps the mapping alive, or measures its lifetime.
+    assert!(world.sent <= sent + 2, "{sent} {}", world.sent);
+
+    let (_, world) = World::new(Some(HOME), 1).probe(10);
+    let mut world = world.with_relays(&[]);
+    let sent = world.sent;
+    for round in 0..30 {
+        let silent = SocketAddr::new(RELAYS[0].ip(), 6_000 + round);
+        world.tell(Input::Relays(&[silent]));
+        world.run(10);
+    }
+    assert!(world.sent < sent + 60, "{sent} {}", world.sent);
+    assert_eq!(world.prober.report().udp4.unwrap().mapping, presumed(ForAll));
+}
+
+#[test]
+fn a_relay_in_the_same_network_or_on_the_servers_host_is_not_asked() {
+    for ip in [OUTSIDE, INSIDE, SERVERS[0]] {
+        let relay = SocketAddr::new(ip, 5_001);
+        let found = World::new(Some(HOME), 1).with_relays(&[relay]).udp();
+        assert_eq!(found.mapping, presumed(ForAll));
+    }
+}
+
+#[test]
+fn one_relay_that_lies_does_not_outweigh_another_and_never_gives_an_address() {
+    for liar in RELAYS {
+        let mut world = World::new(Some(HOME), 1).with_relays(&RELAYS);
+        world.liars = vec![liar];
+        let found = world.udp();
+        assert_eq!(found.mapping, confirmed(ForAll));
+        assert_eq!(found.public, Some(SocketAddr::new(OUTSIDE, PORT)));
+    }
+    let mut world = World::new(Some(HOME), 1).with_relays(&RELAYS[..1]);
+    world.liars = vec![RELAYS[0]];
+    let found = world.udp();
+    assert_eq!((found.mapping, found.public), (confirmed(PerAddress), Some(SocketAddr::new(OUTSIDE, PORT))));
+}
+
+#[test]
+fn the_servers_own_second_address_goes_before_relays() {
+    let mut world = World::new(Some(HOME), 2).with_relays(&RELAYS);
+    world.liars = RELAYS.to_vec();
+    let found = world.udp();
+    assert_eq!((found.mapping, found.filtering), (confirmed(ForAll), confirmed(PerPort)));
+}
+
+#[test]
 fn a_public_host_has_no_nat() {
     for servers in [1, 2] {
         let (report, world) = World::new(None, servers).probe(700);
@@ -341,6 +461,28 @@ fn tcp_is_measured_from_the_listening_port() {
         assert_eq!(found.filtering, presumed(Unknown));
         assert!(found.proof.is_some());
     }
+}
+
+#[test]
+fn udp_is_through_with_its_mappings_before_tcp_makes_any() {
+    for (servers, step) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+        let (report, mut world) = World::new(Some(Nat { mapping: PerPort, step, ..HOME }), servers).probe(5);
+        let step = Some(i32::from(step));
+        assert_eq!([report.udp4.unwrap().port_step, report.tcp4.unwrap().port_step], [step; 2]);
+        world.made.dedup();
+        // The last one is to see how long it lives.
+        assert_eq!(world.made, [Transport::Udp, Transport::Tcp, Transport::Udp]);
+    }
+}
+
+#[test]
+fn tcp_does_not_wait_for_udp_that_does_not_pass() {
+    let mut world = World::new(Some(HOME), 1);
+    world.udp_passes = false;
+    let (_, mut world) = world.probe(0);
+    world.run(1);
+    assert!(world.prober.report().tcp4.unwrap().public.is_some());
+    assert!(world.prober.report().udp4.unwrap().public.is_none());
 }
 
 #[test]

@@ -2,12 +2,17 @@
 //!
 //! The first flight asks both ports of the server from the node's own port, and one of them from a fresh
 //! socket. What follows depends on the answers:
-//! - *mapping*: where the server has another address, that one is asked too. With one address, mappings that
-//!   depend on the address alone cannot be told from those that do not: then the finding is not confirmed.
+//! - *mapping*: where the server has another address, that one is asked too; where it has none, relays are. With
+//!   one address in all, mappings that depend on the address alone cannot be told from those that do not: then the
+//!   finding is not confirmed.
 //! - *filtering*: the fresh socket, which has written to one port of one address, asks for answers from
 //!   elsewhere. With one address there is only another port to answer from, so a filter that lets that in
-//!   may be laxer still: not confirmed either.
+//!   may be laxer still: not confirmed either. A relay that has answered the own port is asked by it to answer to
+//!   the fresh socket's, which has never written there.
 //! - *hairpin*: both sockets write to each other's mapped address, so that no filter stands between them.
+//!
+//! Relays are nodes, and may lie. What they say is used for mapping and filtering alone, never for an address; and
+//! one that sees the mapping that the server sees, which it cannot know otherwise, outweighs one that does not.
 //!
 //! The fresh socket must not be the node's own, whose earlier traffic has opened filters, and it is closed
 //! when the tests are over.
@@ -33,8 +38,10 @@ enum Test {
     Second,
     /// From the fresh socket to the first port.
     Fresh,
-    /// From the own port to the other address.
+    /// From the own port to the other address: the server's, or a relay's.
     Other,
+    /// The same to another relay's.
+    Another,
     /// From the fresh socket: an answer from the other address and port.
     FromOther,
     /// From the fresh socket: an answer from the other port.
@@ -104,9 +111,19 @@ impl UdpProbe {
     }
 
     /// Sends what is due, and begins the tests that what is known allows.
-    pub(super) fn expire(&mut self, now: Instant, own: Own<'_>, rng: &mut Rng, act: &mut impl FnMut(Action)) {
+    pub(super) fn expire(
+        &mut self,
+        now: Instant,
+        own: Own<'_>,
+        relays: &[SocketAddr],
+        rng: &mut Rng,
+        act: &mut impl FnMut(Action),
+    ) {
         if self.is_open {
             self.go_on(now, own, rng);
+            if self.is_reached() && self.other().is_none() {
+                self.ask_relays(now, own, relays, rng);
+            }
         }
         self.tests.values_mut().for_each(|test| test.expire(now, act));
         if self.is_over() && std::mem::take(&mut self.is_open) {
@@ -141,6 +158,40 @@ impl UdpProbe {
         }
     }
 
+    /// The tests that need another address, by relays.
+    fn ask_relays(&mut self, now: Instant, own: Own<'_>, relays: &[SocketAddr], rng: &mut Rng) {
+        let fitting = relays.iter().filter(|relay| self.fits(relay.ip(), own)).copied();
+        let chosen: Vec<SocketAddr> = fitting.take(RELAYS.len()).collect();
+        for (test, relay) in RELAYS.into_iter().zip(chosen) {
+            self.test(now, test, (Socket::Main, relay, Ask::Proof), rng);
+        }
+        let Some(fresh) = self.seen(Test::Fresh).map(|seen| seen.mapped) else { return };
+        // It answers to the address that it sees, which has to be the fresh socket's as well.
+        let answered = |test: &Test| {
+            let exchange = self.tests.get(test)?;
+            exchange.seen().filter(|seen| seen.mapped.ip() == fresh.ip()).map(|_| exchange.to())
+        };
+        if let Some(relay) = RELAYS.iter().find_map(answered) {
+            self.test(now, Test::FromOther, (Socket::Main, relay, Ask::ToPort(fresh.port())), rng);
+        }
+    }
+
+    /// Whether a relay at `ip` is elsewhere: neither the server's host nor behind the same NAT.
+    fn fits(&self, ip: IpAddr, own: Own<'_>) -> bool {
+        let mapped = self.tests.values().filter_map(Exchange::seen).any(|seen| seen.mapped.ip() == ip);
+        ip.is_ipv4() == self.server.is_ipv4() && ip != self.server && !mapped && !own.addresses.contains(&ip)
+    }
+
+    /// Whether any of `relays` could tell more than these tests have found.
+    pub(super) fn would_learn(&self, relays: &[SocketAddr], own: Own<'_>) -> bool {
+        let asked = |relay: &SocketAddr| {
+            RELAYS.iter().filter_map(|test| self.tests.get(test)).any(|test| test.to() == *relay)
+        };
+        let certain = self.mapping(own).confirmed && self.filtering().confirmed;
+        let mut new = relays.iter().filter(|relay| self.fits(relay.ip(), own) && !asked(relay));
+        self.is_reached() && self.other().is_none() && !certain && new.next().is_some()
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.tests.values().filter_map(Exchange::deadline).min()
     }
@@ -153,6 +204,12 @@ impl UdpProbe {
     pub(super) fn is_worth_reporting(&self) -> bool {
         let tests = [Test::First, Test::Second].map(|test| self.tests.get(&test));
         self.is_over() || tests.into_iter().flatten().all(|test| test.seen().is_some())
+    }
+
+    /// Whether all mappings that it makes are made: those that are asked for later exist by then.
+    pub(super) fn is_mapped(&self) -> bool {
+        let over = |test| self.tests.get(&test).is_none_or(Exchange::is_over);
+        [Test::First, Test::Second, Test::Fresh, Test::Other, Test::Another].into_iter().all(over)
     }
 
     /// The port that is asked first.
@@ -175,7 +232,7 @@ impl UdpProbe {
     /// What the tests say. `alive`: the server is known to be there.
     pub(super) fn behaviour(&self, own: Own<'_>, alive: bool) -> Behaviour {
         let seen = self.seen(Test::First).or_else(|| self.seen(Test::Second));
-        let mut samples: Vec<u16> = [Test::First, Test::Second, Test::Fresh, Test::Other]
+        let mut samples: Vec<u16> = [Test::First, Test::Second, Test::Fresh, Test::Other, Test::Another]
             .into_iter()
             .filter_map(|test| self.mapped(test).map(|mapped| mapped.port()))
             .collect();
@@ -203,7 +260,9 @@ impl UdpProbe {
         if self.is_translated(own) == Some(false) {
             return Finding::confirmed(EndpointIndependent);
         }
-        let [first, second, other] = [Test::First, Test::Second, Test::Other].map(|test| self.mapped(test));
+        let [first, second, other, another] =
+            [Test::First, Test::Second, Test::Other, Test::Another].map(|test| self.mapped(test));
+        let other = another.filter(|_| another == first).or(other).or(another);
         match (first, second, other) {
             (Some(first), Some(second), _) if first != second => Finding::confirmed(AddressAndPortDependent),
             (Some(first), Some(_), Some(other)) if first != other => Finding::confirmed(AddressDependent),
@@ -227,7 +286,7 @@ impl UdpProbe {
         // A server that knows nothing of other ports answers from the one that it was asked at.
         let from_port = from(Test::FromPort).filter(|from| from.port() != self.ports[0]);
         // Silence tells something only if the other address is not silent for all.
-        let other_works = self.seen(Test::Other).is_some();
+        let other_works = RELAYS.iter().any(|test| self.seen(*test).is_some());
         match (from_other, from_port) {
             (Some(_), _) => Finding::confirmed(EndpointIndependent),
             (None, Some(_)) => {
@@ -274,3 +333,6 @@ impl UdpProbe {
         self.seen(test).map(|seen| seen.mapped)
     }
 }
+
+/// The tests that relays may serve: two, so that one that is silent or lies is not the only one.
+const RELAYS: [Test; 2] = [Test::Other, Test::Another];

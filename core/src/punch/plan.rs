@@ -278,7 +278,7 @@ impl Plan {
         }
         let observed: Vec<IpAddr> =
             reflexive(situation.candidates, Transport::Udp).map(|address| address.ip()).collect();
-        let hosts = of_kind(situation.candidates, Transport::Udp, |kind| kind == CandidateKind::Host);
+        let hosts = addresses(situation.candidates, Transport::Udp, |one| one.kind == CandidateKind::Host);
         let (mut seen, mut claimed) = (0, 0);
         for address in hosts {
             let (trust, count, most) = if observed.contains(&address.ip()) {
@@ -356,18 +356,19 @@ fn row(after: Duration, ports: Vec<SocketAddr>, harmed: bool) -> Option<Fan> {
 }
 
 /// The peer's addresses as the server saw them, each once.
-pub(super) fn reflexive(candidates: &[Candidate], transport: Transport) -> impl Iterator<Item = SocketAddr> {
-    of_kind(candidates, transport, |kind| kind != CandidateKind::Host)
+fn reflexive(candidates: &[Candidate], transport: Transport) -> impl Iterator<Item = SocketAddr> {
+    addresses(candidates, transport, |candidate| candidate.kind != CandidateKind::Host)
 }
 
-fn of_kind(
+/// The addresses of those candidates that are wanted.
+pub(super) fn addresses(
     candidates: &[Candidate],
     transport: Transport,
-    wanted: impl Fn(CandidateKind) -> bool,
+    wanted: impl Fn(&Candidate) -> bool,
 ) -> impl Iterator<Item = SocketAddr> {
     candidates
         .iter()
-        .filter(move |candidate| candidate.transport == transport && wanted(candidate.kind))
+        .filter(move |candidate| candidate.transport == transport && wanted(candidate))
         .map(|candidate| SocketAddr::new(candidate.address.ip().to_canonical(), candidate.address.port()))
         .filter(|address| is_host(*address))
 }

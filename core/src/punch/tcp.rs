@@ -7,9 +7,10 @@
 //! instant of a common ladder* (`ROUNDS`) and not at once: two sides that each answer the other's failure
 //! would miss each other for ever.
 //!
-//! Before the common instant come *openers* (`OPENERS`), SYNs with a time to live that gets them through
-//! this side's NATs and no further: what they open stays open for the other's SYN, which therefore comes
-//! neither to a closed door nor, as Linux's NAT has it, in the way of this side's own port (see `plan`).
+//! Of all packets that can open a NAT, only the SYN of the very connection that is to come about will do. Linux's
+//! connection tracking takes the sequence number of the first SYN that leaves for that of the connection:
+//! once the other side's SYN has come in, nothing with another one passes for two minutes. So there are no
+//! *openers* over TCP as there are over UDP (see `plan`), and a connection that is under way is left alone.
 //!
 //! As for UDP the plan is made from what both are behind. One side with a mapping a peer and regular ports
 //! is met at predicted ones. Random ports are not guessed: SYNs to a thousand ports look like a scan, and a
@@ -24,10 +25,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::plan::{Mapping, Situation, reflexive};
+use super::plan::{Mapping, Situation, addresses};
 use super::ports;
 use super::why::Why;
-use crate::path::{Rung, Transport};
+use crate::nat::{Behaviour, NatReport};
+use crate::path::{CandidateKind, Rung, Transport};
 
 /// From which local port a connection is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +69,7 @@ impl Plan {
         let peer = situation.peer.tcp4.unwrap_or_default();
         let mut dials = Vec::new();
         let mut why = None;
-        let mut publics = reflexive(situation.candidates, Transport::Tcp).take(MAX_OBSERVED).peekable();
+        let mut publics = seen(situation).take(MAX_OBSERVED).peekable();
         if publics.peek().is_none() {
             why = Some(if peer.blocked { Why::PeerTcpBlocked } else { Why::NoTcpAddress });
         }
@@ -102,6 +104,24 @@ impl Plan {
     }
 }
 
+/// Whether the server has seen TCP of both nodes, in one address family at least: each can be told where the
+/// other's SYN comes from.
+pub fn may_meet(one: &NatReport, other: &NatReport) -> bool {
+    let public = |side: Option<Behaviour>| side.and_then(|side| side.public).is_some();
+    [(one.tcp4, other.tcp4), (one.tcp6, other.tcp6)].into_iter().any(|(a, b)| public(a) && public(b))
+}
+
+/// Where the server saw the peer: behind a NAT, or at an address of its own, which a firewall may guard and which
+/// makes the link a direct one.
+fn seen(situation: &Situation<'_>) -> impl Iterator<Item = SocketAddr> {
+    let of = |side: Option<Behaviour>| side.and_then(|side| side.public);
+    let public = [of(situation.peer.tcp4), of(situation.peer.tcp6)];
+    let direct = situation.rungs.contains(Rung::TcpDirect);
+    addresses(situation.candidates, Transport::Tcp, move |candidate| {
+        candidate.kind != CandidateKind::Host || (direct && public.contains(&Some(candidate.address)))
+    })
+}
+
 /// Something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
@@ -123,13 +143,6 @@ pub enum Action {
         /// How.
         dial: Dial,
     },
-    /// Begin to connect from the port that the node listens on, and drop the connection once the SYN is out.
-    Open {
-        /// Where to.
-        to: SocketAddr,
-        /// The time to live.
-        hops: u8,
-    },
     /// Nothing more is tried.
     GaveUp(Why),
 }
@@ -139,8 +152,6 @@ pub enum Action {
 pub struct TcpPuncher {
     start: Instant,
     places: Vec<Place>,
-    /// How many of the openers are out.
-    opened: usize,
     /// How many rounds have begun.
     round: usize,
     next_number: u32,
@@ -162,7 +173,6 @@ impl TcpPuncher {
         Self {
             start,
             places: plan.dials.into_iter().map(place).collect(),
-            opened: 0,
             round: 0,
             next_number: 0,
             actions: plan.hopeless.map(Action::GaveUp).into_iter().collect(),
@@ -182,10 +192,7 @@ impl TcpPuncher {
             Input::Tick => {}
         }
         while self.due().is_some_and(|at| at <= now) {
-            match OPENERS.get(self.opened) {
-                Some((_, hops)) => self.send_openers(*hops),
-                None => self.begin_round(),
-            }
+            self.begin_round();
         }
     }
 
@@ -203,17 +210,8 @@ impl TcpPuncher {
         if self.places.is_empty() {
             return None;
         }
-        if let Some((before, _)) = OPENERS.get(self.opened) {
-            return Some(self.start.checked_sub(*before).unwrap_or(self.start));
-        }
         let after = ROUNDS.get(self.round).copied().or((self.round == ROUNDS.len()).then_some(END))?;
         Some(self.start + Duration::from_millis(after))
-    }
-
-    fn send_openers(&mut self, hops: u8) {
-        self.opened += 1;
-        let listening = self.places.iter().filter(|place| place.dial.from == From::Listening);
-        self.actions.extend(listening.map(|place| Action::Open { to: place.dial.to, hops }));
     }
 
     fn begin_round(&mut self) {
@@ -245,9 +243,6 @@ const END: u64 = 7_000;
 /// How long both sides wait before the first SYN, from when the server spoke: longer than the way from it to
 /// either side.
 pub const COMMON_DELAY: Duration = Duration::from_millis(400);
-
-/// Openers' times to live, and how long before the common instant they leave.
-const OPENERS: [(Duration, u8); 2] = [(Duration::from_millis(150), 2), (Duration::from_millis(100), 3)];
 
 const MAX_OBSERVED: usize = 2;
 /// Connections that a node with regular ports makes, so that one of them has a mapping that the peer can tell.
@@ -294,7 +289,7 @@ mod tests {
         actions
             .filter_map(|action| match action {
                 Action::Dial { number, .. } => Some(number),
-                Action::Open { .. } | Action::GaveUp(_) => None,
+                Action::GaveUp(_) => None,
             })
             .collect()
     }
@@ -353,21 +348,6 @@ mod tests {
     }
 
     #[test]
-    fn openers_leave_before_the_common_instant() {
-        let cone = side(Dependence::EndpointIndependent, None);
-        let start = start() + COMMON_DELAY;
-        let mut puncher = TcpPuncher::new(plan(&cone, &cone), start);
-        let to = "192.0.2.1:5000".parse().unwrap();
-        for (before, hops) in OPENERS {
-            assert_eq!(puncher.deadline().map(|(at, _)| at), Some(start - before));
-            puncher.handle(start - before, Input::Tick);
-            assert_eq!(puncher.poll_action(), Some(Action::Open { to, hops }));
-            assert_eq!(puncher.poll_action(), None);
-        }
-        assert_eq!(puncher.deadline().map(|(at, _)| at), Some(start));
-    }
-
-    #[test]
     fn it_ends_and_says_how_often_it_tried() {
         let cone = side(Dependence::EndpointIndependent, None);
         let mut puncher = TcpPuncher::new(plan(&cone, &cone), start());
@@ -377,7 +357,6 @@ mod tests {
             while let Some(action) = puncher.poll_action() {
                 match action {
                     Action::Dial { number, .. } => puncher.handle(at, Input::Failed(number)),
-                    Action::Open { .. } => {}
                     Action::GaveUp(reason) => why = Some(reason),
                 }
             }

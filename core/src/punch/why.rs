@@ -67,7 +67,9 @@ impl fmt::Display for Why {
             Self::NoTcpAddress => f.write_str("the server has not seen a public TCP address of the peer"),
             Self::OwnTcpBlocked => f.write_str("this node's network lets no TCP through"),
             Self::PeerTcpBlocked => f.write_str("the peer's network lets no TCP through"),
-            Self::NoInstant => f.write_str("the server named no instant for it"),
+            Self::NoInstant => {
+                f.write_str("the server named no instant for it: it has not seen TCP of both sides yet")
+            }
             Self::BothSymmetric => {
                 f.write_str("both NATs are symmetric and not both have a regular step: no port can be told")
             }

@@ -38,6 +38,7 @@ impl Server {
             heartbeat_ms: super::millis(self.config.heartbeat),
             software: self.config.software.clone(),
             stun: self.config.stun,
+            stun_relays: self.relays.stun(&name, &key, remote.ip()),
         };
         let message = channel.sealer.seal(&encode(PROOF_REQUEST, &done));
         self.actions.push_back(Action::Trust { conn });

@@ -46,6 +46,13 @@ pub enum Input<'a> {
         /// What came of it.
         result: Result<Duration, String>,
     },
+    /// What came of [`Action::CheckStun`]: those that answered.
+    StunChecked {
+        /// Which check.
+        check: u64,
+        /// Of the addresses that were asked.
+        answered: Vec<SocketAddr>,
+    },
     /// How busy the server's own relay is; before a REST call that shows it.
     RelayLoad(RelayLoad),
     /// Nothing but time: a deadline may have come.
@@ -95,6 +102,14 @@ pub enum Action {
         to: SocketAddr,
         /// The key that it has to prove.
         key: PublicKey,
+    },
+    /// Ask these UDP addresses by STUN, from a port that has never written to them, for a few seconds. Answered by
+    /// [`Input::StunChecked`], always.
+    CheckStun {
+        /// The name of the check.
+        check: u64,
+        /// Whom: one address a family at most, and nobody else.
+        to: Vec<SocketAddr>,
     },
     /// The answer to a REST call.
     AdminReply {
@@ -219,6 +234,8 @@ pub struct RelayView {
     pub mbps: u32,
     /// What it has carried since it started, in bytes, as it said last.
     pub bytes: u64,
+    /// Where it answers STUN, as the server found.
+    pub stun: Vec<SocketAddr>,
 }
 
 /// A key that serialises as text, in every format.

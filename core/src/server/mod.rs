@@ -178,6 +178,7 @@ impl Server {
             }
             Input::Admin { id, request } => self.admin(now, id, request),
             Input::RelayChecked { check, result } => self.relay_checked(now, check, result),
+            Input::StunChecked { check, answered } => self.relays.stun_checked(check, answered),
             Input::RelayLoad(load) => self.own_relay.load = load,
             Input::Tick => {}
             Input::Shutdown => self.shut_down(),

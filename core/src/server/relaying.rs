@@ -66,7 +66,9 @@ impl Server {
 
     /// What came of a check.
     pub(super) fn relay_checked(&mut self, now: Instant, check: u64, result: Result<Duration, String>) {
-        if let Some(told) = self.relays.checked(now, check, result) {
+        let (told, stun) = self.relays.checked(now, check, result);
+        self.actions.extend(stun);
+        if let Some(told) = told {
             self.tell_check(now, told);
         }
     }

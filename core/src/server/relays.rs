@@ -13,9 +13,14 @@
 //! server at a third party. What answers must prove the node's key ([`Action::CheckRelay`]). Only a relay
 //! that did is offered to anybody; the node is told either way. A node that found a relay of no use makes it
 //! be looked at again soon.
+//!
+//! A relay that was reached is asked by STUN too, at the UDP addresses that this server's STUN ports have seen it at
+//! ([`Action::CheckStun`]), from a port that it knows nothing of: behind a filter by port it is silent then. Where it
+//! answers, nodes may ask it as well, to learn what a server with one address cannot show of their NATs
+//! ([`Relays::stun`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::io::{Action, KeyText, RelayView};
@@ -23,9 +28,10 @@ use super::registry::Online;
 use super::{NodeId, reach};
 use crate::due::Due;
 use crate::ids::{ConnId, PublicKey, UserName};
+use crate::path::Transport;
 use crate::relay::{TicketKey, Tier};
 use crate::rng::Rng;
-use crate::wire::message::{RelayLoad, RelayReport};
+use crate::wire::message::{MAX_STUN_RELAYS, RelayLoad, RelayReport};
 
 /// The relays of all nodes that are online.
 #[derive(Debug)]
@@ -38,6 +44,8 @@ pub(super) struct Relays {
     due: Due<ConnId>,
     /// The checks that the driver is at.
     checks: BTreeMap<u64, ConnId>,
+    /// Those by STUN, one a relay: that one's last.
+    stun_checks: BTreeMap<u64, ConnId>,
     last_check: u64,
     last_key: u32,
     rng: Rng,
@@ -63,6 +71,12 @@ pub(super) struct Relay {
     due: Option<Instant>,
     /// When it was looked at last.
     looked: Option<Instant>,
+    /// Where the STUN ports have seen its UDP port: one address a family at most.
+    udp: Vec<SocketAddr>,
+    /// Those of them at which it has been asked by STUN.
+    asked: Vec<SocketAddr>,
+    /// Those at which it has answered.
+    stun: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +112,7 @@ impl Relays {
             supers: BTreeSet::new(),
             due: Due::default(),
             checks: BTreeMap::new(),
+            stun_checks: BTreeMap::new(),
             last_check: 0,
             last_key: 0,
             rng,
@@ -118,9 +133,7 @@ impl Relays {
         };
         let known = self.map.get(&conn).map(|relay| relay.report);
         if known.is_some_and(|known| (known.port, known.super_relay) == (report.port, report.super_relay)) {
-            if let Some(relay) = self.map.get_mut(&conn) {
-                relay.report = report;
-            }
+            self.renew(now, conn, report, seen_udp(node));
             return None;
         }
         let tickets = match self.remove(conn) {
@@ -154,6 +167,9 @@ impl Relays {
             failures: 0,
             due: None,
             looked: None,
+            udp: seen_udp(node),
+            asked: Vec::new(),
+            stun: Vec::new(),
         };
         self.map.insert(conn, relay);
         if let Some(reason) = refused {
@@ -166,6 +182,18 @@ impl Relays {
         }
         self.schedule(conn, now);
         None
+    }
+
+    /// The same relay reports again. If its UDP port is seen elsewhere now, it is looked at soon.
+    fn renew(&mut self, now: Instant, conn: ConnId, report: RelayReport, udp: Vec<SocketAddr>) {
+        let Some(relay) = self.map.get_mut(&conn) else { return };
+        relay.report = report;
+        relay.udp = udp;
+        relay.stun.retain(|address| relay.udp.contains(address));
+        let soonest = relay.soonest(now);
+        if relay.has_moved() && relay.due.is_some_and(|due| soonest < due) {
+            self.schedule(conn, soonest);
+        }
     }
 
     /// The node is gone, or relays no more.
@@ -182,6 +210,7 @@ impl Relays {
             }
         }
         self.checks.retain(|_, checked| *checked != conn);
+        self.stun_checks.retain(|_, checked| *checked != conn);
         Some(relay)
     }
 
@@ -201,7 +230,7 @@ impl Relays {
         };
         for conn in doubted {
             let Some(relay) = self.map.get(&conn) else { continue };
-            let soonest = relay.looked.map_or(now, |looked| now.max(looked + CHECK_INTERVAL));
+            let soonest = relay.soonest(now);
             if relay.due.is_some_and(|due| soonest < due) {
                 self.schedule(conn, soonest);
             }
@@ -222,14 +251,42 @@ impl Relays {
         Some(Action::CheckRelay { check: self.last_check, to: relay.address, key: relay.key })
     }
 
-    /// What came of a check: how long an answer took, or why there was none.
+    /// What came of a check: how long an answer took, or why there was none. What to tell, and what to check next.
     pub(super) fn checked(
         &mut self,
         now: Instant,
         check: u64,
         result: Result<Duration, String>,
-    ) -> Option<Told> {
-        let conn = self.checks.remove(&check)?;
+    ) -> (Option<Told>, Option<Action>) {
+        let Some(conn) = self.checks.remove(&check) else { return (None, None) };
+        let reached = result.is_ok();
+        let told = self.judge(now, conn, result);
+        (told, reached.then(|| self.check_stun(conn)).flatten())
+    }
+
+    /// Has a relay asked by STUN where its UDP port was seen.
+    fn check_stun(&mut self, conn: ConnId) -> Option<Action> {
+        let relay = self.map.get_mut(&conn)?;
+        relay.asked.clone_from(&relay.udp);
+        let to = relay.udp.clone();
+        self.stun_checks.retain(|_, checked| *checked != conn);
+        if to.is_empty() {
+            return None;
+        }
+        self.last_check += 1;
+        self.stun_checks.insert(self.last_check, conn);
+        Some(Action::CheckStun { check: self.last_check, to })
+    }
+
+    /// What came of a check by STUN.
+    pub(super) fn stun_checked(&mut self, check: u64, answered: Vec<SocketAddr>) {
+        let relay = self.stun_checks.remove(&check).and_then(|conn| self.map.get_mut(&conn));
+        if let Some(relay) = relay {
+            relay.stun = answered.into_iter().filter(|address| relay.udp.contains(address)).collect();
+        }
+    }
+
+    fn judge(&mut self, now: Instant, conn: ConnId, result: Result<Duration, String>) -> Option<Told> {
         let relay = self.map.get_mut(&conn)?;
         let before = relay.state.clone();
         let delay = match result {
@@ -304,6 +361,33 @@ impl Relays {
         fit
     }
 
+    /// Where a node of that name and key, seen at `remote`, may ask relays by STUN: those of its own user first, then
+    /// super relays; of those alike always the same, and each node others. Two a family. None that is seen where the
+    /// node is: it would see what the NAT before both makes of traffic that does not leave.
+    pub(super) fn stun(&self, name: &NodeId, key: &PublicKey, remote: IpAddr) -> Vec<SocketAddr> {
+        let remote = remote.to_canonical();
+        let own = self.private.get(&name.user).into_iter().flatten();
+        let relays = own.chain(&self.supers).filter_map(|conn| self.map.get(conn));
+        let relays = relays.filter(|relay| relay.state == State::Reachable && relay.key != *key);
+        let mut addresses: Vec<_> = relays
+            .flat_map(|relay| relay.stun.iter().map(move |address| (relay, *address)))
+            .filter(|(_, address)| {
+                let ip = address.ip();
+                ip != remote && reach::may_be_told(ip, ip, remote)
+            })
+            .collect();
+        addresses.sort_by_cached_key(|(relay, _)| (relay.name.user != name.user, distance(&relay.key, key)));
+        let mut room = [MAX_STUN_RELAYS / 2; 2];
+        addresses.retain(|(_, address)| {
+            let [v4, v6] = &mut room;
+            let room = if address.is_ipv4() { v4 } else { v6 };
+            let fits = *room > 0;
+            *room = room.saturating_sub(1);
+            fits
+        });
+        addresses.into_iter().map(|(_, address)| address).collect()
+    }
+
     /// All relays, for the REST interface.
     pub(super) fn views(&self) -> Vec<RelayView> {
         let view = |relay: &Relay| RelayView {
@@ -323,6 +407,7 @@ impl Relays {
             sessions: relay.load.sessions,
             mbps: relay.load.mbps,
             bytes: relay.load.bytes,
+            stun: relay.stun.clone(),
         };
         self.map.values().map(view).collect()
     }
@@ -345,6 +430,16 @@ impl Relays {
 }
 
 impl Relay {
+    /// When it may be looked at again.
+    fn soonest(&self, now: Instant) -> Instant {
+        self.looked.map_or(now, |looked| now.max(looked + CHECK_INTERVAL))
+    }
+
+    /// Whether its UDP port is seen where it has not been asked by STUN.
+    fn has_moved(&self) -> bool {
+        self.udp.iter().any(|address| !self.asked.contains(address))
+    }
+
     /// Whether both are of the relay's own user.
     fn is_private_to(&self, a: &Online, b: &Online) -> bool {
         self.name.user == a.name.user && self.name.user == b.name.user
@@ -371,6 +466,20 @@ impl Relay {
             (Some(_) | None, Some(_) | None) => UNKNOWN_MS,
         }
     }
+}
+
+/// How far two keys are from each other: another order of relays for each node.
+fn distance(a: &PublicKey, b: &PublicKey) -> [u8; 32] {
+    let mut distance = a.0;
+    distance.iter_mut().zip(b.0).for_each(|(byte, other)| *byte ^= other);
+    distance
+}
+
+/// Where the STUN ports have seen a node's UDP port.
+fn seen_udp(node: &Online) -> Vec<SocketAddr> {
+    let seen = node.reported.iter().flat_map(|reported| &reported.reflexive);
+    let udp = seen.filter(|candidate| candidate.transport == Transport::Udp);
+    udp.map(|candidate| candidate.address).collect()
 }
 
 /// The lowest port that is looked at: those below belong to the system's services, which no node's relay is.

@@ -11,7 +11,7 @@ use super::registry::Reported;
 use super::{NO_REQUEST, NodeId, Server, reflexive};
 use crate::ids::{ConnId, PeerName};
 use crate::path::{Candidate, Rung, Verdict};
-use crate::punch::tcp::COMMON_DELAY;
+use crate::punch::tcp;
 use crate::wire::message::{
     AttemptReport, AttemptReportReply, Code, Connect, ConnectReply, Goodbye, GoodbyeReply, Heartbeat,
     HeartbeatReply, PeerOnline, PunchStart, Refused, Report, ReportReply, Request, kind,
@@ -108,7 +108,10 @@ impl Server {
         if let Some(load) = heartbeat.relay {
             self.relays.load(conn, load);
         }
-        Ok(HeartbeatReply { server_time_ms: super::millis(self.clock.unix(now)) })
+        let relays =
+            self.registry.node(conn).map(|node| self.relays.stun(&node.name, &node.key, node.remote.ip()));
+        let server_time_ms = super::millis(self.clock.unix(now));
+        Ok(HeartbeatReply { server_time_ms, stun_relays: relays.unwrap_or_default() })
     }
 
     fn report(&mut self, now: Instant, conn: ConnId, report: Report) -> Result<ReportReply, Refused> {
@@ -180,8 +183,11 @@ impl Server {
         self.relays.doubt(now, &wish.exclude);
         let conns = (conn, start.other_conn);
         let rungs = start.asker.rungs;
-        let together = super::millis(self.clock.unix(now) + COMMON_DELAY);
-        (start.asker.tcp_at_ms, start.other.tcp_at_ms) = (Some(together), Some(together));
+        // A SYN that is not met leaves an entry in its own NAT which keeps the next attempt's from coming about.
+        if tcp::may_meet(&start.asker.nat, &start.other.nat) {
+            let together = super::millis(self.clock.unix(now) + tcp::COMMON_DELAY);
+            (start.asker.tcp_at_ms, start.other.tcp_at_ms) = (Some(together), Some(together));
+        }
         (start.asker.relays, start.other.relays) =
             self.offers(now, start.attempt, conns, rungs, &wish.exclude);
         self.counters.connects += 1;

@@ -1,7 +1,7 @@
 //! Links over UDP as the driver sees them: datagrams in, datagrams out.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::carrier::{Above, Carrier, Slot, Stage, Udp};
 use super::lane::Lane;
@@ -88,13 +88,26 @@ impl Session {
         if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {
             run.lasts_until(end);
         }
-        let udp = Box::new(Udp { link, lane: Lane::new(now), punch, frames: 0, path: None });
+        let mut lane = Lane::new(now);
+        self.keepalive.into_iter().for_each(|every| lane.keepalive(every));
+        let udp = Box::new(Udp { link, lane, punch, frames: 0, path: None });
         let link = self.add_slot(now, id, None, Carrier::Udp(udp));
         if let Some((id, udp)) = self.udp_mut(link) {
             let route = udp.route(id);
             self.actions.push_back(Action::Route(route));
         }
         self.digest(now);
+    }
+
+    /// How often something must leave for the NAT before this node to remember a mapping of UDP, as measured:
+    /// idle links over UDP are pinged as often, within 5 s and 15 s.
+    pub fn keepalive(&mut self, every: Duration) {
+        self.keepalive = Some(every);
+        for slot in &mut self.links {
+            if let Carrier::Udp(udp) = &mut slot.carrier {
+                udp.lane.keepalive(every);
+            }
+        }
     }
 
     /// Takes a datagram that was routed to `link`; [`Self::digest`] follows, once for many of them.

@@ -26,6 +26,11 @@ impl Lane {
         Self { reader: Reader::default(), control: Vec::new(), written: 0, pong: None, life: Life::new(now) }
     }
 
+    /// See [`Life::keepalive`].
+    pub(super) fn keepalive(&mut self, every: Duration) {
+        self.life.keepalive(every);
+    }
+
     /// Queues a message of stream 0.
     pub(super) fn say(&mut self, message: &Control) {
         control::encode(message, &mut self.control);

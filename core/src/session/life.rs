@@ -6,12 +6,14 @@ use super::Ending;
 
 /// Whether the link is alive, judged by what comes back.
 ///
-/// An idle link is pinged every 15 s and is dead after two pings without an answer, 25 s in all. A link on
-/// which bytes are outstanding is pinged after a second of silence and is dead 3 s later.
+/// An idle link is pinged every 15 s, or oftener where a NAT forgets sooner, and is dead after two pings
+/// without an answer, 25 s in all. A link on which bytes are outstanding is pinged after a second of silence and is dead 3 s later.
 #[derive(Debug)]
 pub(super) struct Life {
     last_received: Instant,
     last_ping: Instant,
+    /// How often an idle link is pinged.
+    idle: Duration,
     /// Bytes went out since something came in.
     outstanding: bool,
     /// Frames of streams went out or came in since the last ping: the round trip is worth measuring again.
@@ -42,6 +44,7 @@ impl Life {
         let mut life = Self {
             last_received: now,
             last_ping: now,
+            idle: IDLE,
             outstanding: false,
             active: false,
             ping: Ping::None,
@@ -55,6 +58,11 @@ impl Life {
         // The first one measures the round trip.
         life.want_ping(now);
         life
+    }
+
+    /// How often something must leave for the NATs on the way to remember the link, as far as is known.
+    pub(super) fn keepalive(&mut self, every: Duration) {
+        self.idle = every.clamp(SHORTEST_IDLE, IDLE);
     }
 
     pub(super) fn payload(&self) -> [u8; 8] {
@@ -159,7 +167,7 @@ impl Life {
                 (self.last_received + self.suspect_after(), "link: silence while bytes are outstanding")
             }
             Ping::None if self.active => (self.last_ping + MEASURE, "link: measure the round trip"),
-            Ping::None => (self.last_ping.max(self.last_received) + IDLE, "link: idle ping"),
+            Ping::None => (self.last_ping.max(self.last_received) + self.idle, "link: idle ping"),
         }
     }
 }
@@ -172,6 +180,8 @@ const DEAD_ACTIVE: Duration = Duration::from_secs(3);
 const DEAD_IDLE: Duration = Duration::from_secs(5);
 /// Below the shortest mapping lifetimes seen in NATs (30 s), with room for one loss.
 const IDLE: Duration = Duration::from_secs(15);
+/// Oftener than this would drain a telephone's battery.
+const SHORTEST_IDLE: Duration = Duration::from_secs(5);
 /// Pings right after the first one.
 const EARLY: u8 = 4;
 /// How often the round trip is measured while bytes flow.

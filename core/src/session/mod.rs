@@ -73,14 +73,6 @@ pub enum Action {
         /// From which port.
         from: From,
     },
-    /// Begin to connect by TCP from the port that the node listens on, with packets that go so many hops, and
-    /// drop the connection once the SYN is out.
-    Open {
-        /// Where to.
-        to: SocketAddr,
-        /// How many hops.
-        hops: u8,
-    },
     /// Connect to the server's relay inside a WebSocket; then [`Session::connected`] or [`Session::closed`].
     DialServer {
         /// The link that comes of it.
@@ -149,6 +141,8 @@ pub struct Session {
     told_up: bool,
     /// When a link was last nominated.
     switched: Option<Instant>,
+    /// How often idle links over UDP must be used for a NAT to remember them, where it was measured.
+    keepalive: Option<Duration>,
     rng: Rng,
     record: Box<[u8; MAX_RECORD]>,
 }
@@ -200,6 +194,7 @@ impl Session {
             down_since: Some(now),
             told_up: false,
             switched: None,
+            keepalive: None,
             rng,
             record: Box::new([0; MAX_RECORD]),
         })

@@ -68,7 +68,6 @@ impl Session {
             while let Some(action) = opening.puncher.poll_action() {
                 match action {
                     tcp::Action::Dial { number, dial } => wanted.push((id, number, dial)),
-                    tcp::Action::Open { to, hops } => self.actions.push_back(Action::Open { to, hops }),
                     tcp::Action::GaveUp(why) => given_up = Some(why),
                 }
             }

@@ -12,8 +12,8 @@ use stun_types::attribute::{
 use stun_types::message::{BINDING, MessageClass, MessageHeader};
 
 use super::attribute::{
-    ADDRESS_PROOF, CHANGE_IP, CHANGE_PORT, CHANGE_REQUEST, OTHER_ADDRESS, OTHER_PORT, RETURN_TO, address_of,
-    attribute,
+    ADDRESS_PROOF, CHANGE_IP, CHANGE_PORT, CHANGE_REQUEST, OTHER_ADDRESS, OTHER_PORT, RESPONSE_PORT,
+    RETURN_TO, address_of, attribute,
 };
 use super::proof::Proof;
 use super::server::{Change, MAX_REQUEST};
@@ -33,6 +33,8 @@ pub enum Ask {
     OtherPort,
     /// An answer to another port of this host's public address.
     ReturnTo(u16, Proof),
+    /// The same of a relay, which knows no proofs (RFC 5780 section 7.5).
+    ToPort(u16),
 }
 
 /// A Binding request.
@@ -51,6 +53,10 @@ pub fn request(transaction: Transaction, ask: Ask) -> Vec<u8> {
         Ask::ReturnTo(port, proof) => {
             let value = [&port.to_be_bytes(), &[0, 0], &proof.0[..]].concat();
             push(&mut bytes, RETURN_TO, &value);
+        }
+        Ask::ToPort(port) => {
+            let [high, low] = port.to_be_bytes();
+            push(&mut bytes, RESPONSE_PORT, &[high, low, 0, 0]);
         }
     }
     // What is ours comes in answers that are not longer than the request: this is the padding for them.

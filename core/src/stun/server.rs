@@ -11,6 +11,10 @@
 //! - what is ours alone (a proof; an answer to another port) is given only in answers that are not longer
 //!   than their requests.
 //!
+//! A node that relays answers too ([`Responder::of_relay`]), by one port of one address: it proves nothing, and
+//! RESPONSE-PORT, which it takes so that filters can be measured from its address, gets answers that are not
+//! longer than their requests.
+//!
 //! Left to the caller: to send each answer from the socket that [`Answer::change`] names, and how many answers
 //! a network may have ([`super::limit`]). Credentials are not asked for, so what proves them is passed over
 //! (section 12).
@@ -39,7 +43,8 @@ use crate::path::Transport;
 /// What answers: the same for all sockets of a server.
 #[derive(Debug, Clone)]
 pub struct Responder {
-    proofs: ProofKey,
+    /// None for a relay's.
+    proofs: Option<ProofKey>,
     ports: [u16; 2],
 }
 
@@ -85,7 +90,13 @@ impl Responder {
     /// One that proves addresses by `proofs`. `ports` are the UDP STUN ports: what comes from one of them is
     /// another STUN server, or pretends to be.
     pub fn new(proofs: ProofKey, ports: [u16; 2]) -> Self {
-        Self { proofs, ports }
+        Self { proofs: Some(proofs), ports }
+    }
+
+    /// A relay's, for its one port.
+    pub fn of_relay() -> Self {
+        // Whoever else uses the number of its own port is no relay: nodes may all be given the same.
+        Self { proofs: None, ports: [0; 2] }
     }
 
     /// Answers `request`, or says that there is no answer. `out` must hold [`MAX_REPLY`] bytes, or there is
@@ -98,12 +109,17 @@ impl Responder {
             return None;
         }
         let length = request.len();
-        let request = Request::read(request, arrival)?;
+        let mut request = Request::read(request, arrival, self.proofs.is_none())?;
         if !request.unknown.is_empty() {
             let length = request.unknown_attributes(out).ok()?;
             return Some(Answer { length, to: source, change: Change::default() });
         }
-        let proof = request.wants_proof.then(|| self.proofs.prove(arrival.transport, source, arrival.unix));
+        if self.proofs.is_none() {
+            // There is no other port.
+            request.change = Change::default();
+        }
+        let proofs = self.proofs.as_ref().filter(|_| request.wants_proof);
+        let proof = proofs.map(|proofs| proofs.prove(arrival.transport, source, arrival.unix));
         // Nothing that is written here exceeds `out`, or comes after the fingerprint.
         let reply = request.success(source, arrival, proof, out).ok()?;
         let to = match request.return_to {
@@ -112,7 +128,10 @@ impl Responder {
         };
         let to = match request.response_port {
             None => to,
-            Some(port) => self.redirected(port, source, arrival)?,
+            Some(port) => {
+                let fits = self.proofs.is_some() || reply <= length;
+                self.redirected(port, source, arrival).filter(|_| fits)?
+            }
         };
         let reply = match proof {
             Some(_) if reply > length => request.success(source, arrival, None, out).ok()?,
@@ -129,8 +148,8 @@ impl Responder {
         arrival: &Arrival,
     ) -> Option<SocketAddr> {
         let to = SocketAddr::new(source.ip(), port);
-        let seen =
-            |to| self.proofs.verify_within(arrival.transport, to, &proof, arrival.unix, RETURN_MINUTES);
+        let proofs = self.proofs.as_ref()?;
+        let seen = |to| proofs.verify_within(arrival.transport, to, &proof, arrival.unix, RETURN_MINUTES);
         (!arrival.busy && self.is_answerable(arrival.transport, to) && seen(to)).then_some(to)
     }
 
@@ -189,8 +208,8 @@ struct Request {
 
 impl Request {
     /// None for all that is not one whole Binding request. The library's own reader is not used: it warns
-    /// in the log about every malformed packet, which anybody may send.
-    fn read(bytes: &[u8], arrival: &Arrival) -> Option<Self> {
+    /// in the log about every malformed packet, which anybody may send. `relay`: it is asked of one.
+    fn read(bytes: &[u8], arrival: &Arrival, relay: bool) -> Option<Self> {
         let header = MessageHeader::from_bytes(bytes).ok()?;
         let kind = header.get_type();
         let mut rest = bytes.get(MessageHeader::LENGTH..)?;
@@ -229,14 +248,14 @@ impl Request {
                 MessageIntegrity::TYPE | MessageIntegritySha256::TYPE => protected = true,
                 // What comes behind the integrity is not protected by it, and to be ignored (section 14.5).
                 _ if protected => (),
-                _ => request.note(kind, value, arrival)?,
+                _ => request.note(kind, value, arrival, relay)?,
             }
         }
         Some(request)
     }
 
     /// None if the value is malformed.
-    fn note(&mut self, kind: AttributeType, value: &[u8], arrival: &Arrival) -> Option<()> {
+    fn note(&mut self, kind: AttributeType, value: &[u8], arrival: &Arrival, relay: bool) -> Option<()> {
         let udp = arrival.transport == Transport::Udp;
         match kind {
             // RFC 5780 section 6.1: with a second address only, and over UDP only.
@@ -247,7 +266,7 @@ impl Request {
             }
             // The same. PADDING, which RFC 5780 leaves open as well, is not understood here: its answers would
             // be as long as its requests.
-            RESPONSE_PORT if udp && arrival.other.is_some() => {
+            RESPONSE_PORT if udp && (arrival.other.is_some() || relay) => {
                 // Two bytes, and padding that some count in.
                 let (port, padding) = value.split_first_chunk()?;
                 self.response_port = Some(u16::from_be_bytes(*port)).filter(|_| padding.len() <= 2);

@@ -229,6 +229,14 @@ pub struct LoginDone {
     /// Where the server answers STUN, at the address that the client has connected to; none if nowhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stun: Option<StunPorts>,
+    /// Further addresses at which STUN is answered over UDP: relays that this node may use. At most
+    /// [`MAX_STUN_RELAYS`].
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "list::<_, _, MAX_STUN_RELAYS>"
+    )]
+    pub stun_relays: Vec<SocketAddr>,
 }
 
 /// A server's STUN ports.
@@ -256,6 +264,13 @@ pub struct Heartbeat {
 pub struct HeartbeatReply {
     /// The server's wall clock, in milliseconds since 1970.
     pub server_time_ms: u64,
+    /// As in [`LoginDone`], for now.
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "list::<_, _, MAX_STUN_RELAYS>"
+    )]
+    pub stun_relays: Vec<SocketAddr>,
 }
 
 /// What the node is and where it can be reached: sent after login and whenever it changes.

@@ -35,8 +35,6 @@ pub(crate) struct Conn {
     tag: Tag,
     mss: u16,
     user_timeout: Duration,
-    /// How far its packets go.
-    pub(crate) hops: u8,
     state: State,
     /// This side ended its direction first, so it waits in TIME-WAIT.
     ended_first: bool,
@@ -77,8 +75,6 @@ pub(crate) struct Ends {
     pub(crate) mss: u16,
     pub(crate) unsent: usize,
     pub(crate) user_timeout: Duration,
-    /// How far its packets go.
-    pub(crate) hops: u8,
 }
 
 impl Conn {
@@ -119,7 +115,6 @@ impl Conn {
             tag: ends.tag,
             mss: ends.mss,
             user_timeout: ends.user_timeout,
-            hops: ends.hops,
             state,
             ended_first: false,
             abandon_at: None,

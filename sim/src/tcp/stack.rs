@@ -86,7 +86,6 @@ impl State {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
         let ends = self.ends(id, local, to, config.link);
-        let ends = Ends { hops: config.hops.unwrap_or(HOP_LIMIT), ..ends };
         let now = self.now();
         let key = self.start(|out| Conn::connect(ends, now, out));
         let binding = Binding { ip: Some(ip), share: config.share_port, socket: key, role: Role::Connection };
@@ -245,10 +244,10 @@ impl State {
             {
                 conn.scheduled = Some(self.queue.push(at, What::Tcp(key)));
             }
-            let (host, from, to, hops) = (conn.host, conn.local, conn.remote, conn.hops);
+            let (host, from, to) = (conn.host, conn.local, conn.remote);
             for segment in out.drain(..) {
                 let body = Body::Tcp(segment);
-                self.send(host, Packet { origin: host, from, to, hops, body });
+                self.send(host, Packet { origin: host, from, to, hops: HOP_LIMIT, body });
             }
         }
         self.outgoing = out;
@@ -293,7 +292,7 @@ impl State {
         let unsent = if link { LINK_UNSENT_BYTES as usize } else { SEND_BUFFER };
         let mss = mss(mtu, local.ip());
         let user_timeout = if link { LINK_USER_TIMEOUT } else { RETRANSMISSION_TIMEOUT };
-        Ends { host, local, remote, tag: self.new_tag(), mss, unsent, user_timeout, hops: HOP_LIMIT }
+        Ends { host, local, remote, tag: self.new_tag(), mss, unsent, user_timeout }
     }
 }
 

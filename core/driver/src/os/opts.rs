@@ -32,13 +32,6 @@ pub(super) fn connecting(config: &TcpConfig, to: SocketAddr) -> io::Result<Socke
     if let Some(local) = config.local {
         socket.bind(&local.into())?;
     }
-    if let Some(hops) = config.hops {
-        if to.is_ipv4() {
-            socket.set_ttl_v4(hops.into())?;
-        } else {
-            socket.set_unicast_hops_v6(hops.into())?;
-        }
-    }
     match socket.connect(&to.into()) {
         Ok(()) => Ok(socket),
         Err(error) if in_progress(&error) => Ok(socket),
@@ -187,14 +180,6 @@ mod tests {
         assert!(accepted.tcp_nodelay().unwrap());
         assert_eq!(accepted.tcp_notsent_lowat().unwrap(), LINK_UNSENT_BYTES);
         assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(LINK_USER_TIMEOUT));
-    }
-
-    #[test]
-    fn a_connection_may_go_a_few_hops_only() {
-        let listener = listening(&TcpConfig { local: Some(loopback()), ..TcpConfig::default() }).unwrap();
-        let to = inet(&listener.local_addr().unwrap());
-        let near = connecting(&TcpConfig { hops: Some(2), ..TcpConfig::default() }, to).unwrap();
-        assert_eq!(near.ttl_v4().unwrap(), 2);
     }
 
     #[test]

@@ -21,13 +21,14 @@ pub trait Reactor: Clone + Send + Sync + Unpin + 'static {
     /// A timer on the system's monotonic clock (`Instant::now`).
     type Timer: TimerIo;
 
-    /// Watches `source`, which is in non-blocking mode, for both directions until it is dropped.
+    /// Watches `source`, which is in non-blocking mode, for both directions until it is dropped: watching ends first,
+    /// and the descriptor is closed then.
     fn register<S: Source>(&self, source: S) -> io::Result<Self::Io<S>>;
 
     /// A timer that is not set.
     fn timer(&self) -> Self::Timer;
 
-    /// Runs `task` to its end; `name` is for traces.
+    /// Runs `task` to its end, or drops it when the runtime ends. `name` says what it is, for traces.
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static);
 }
 

@@ -4,7 +4,8 @@
 //!              ┌──────── port task ────────┐  one parcel a batch   ┌─ session task ─┐
 //!  datagrams ─▶│ receive ─▶ Demux ─▶ route │──────────────────────▶│ UdpLink        │
 //!              └───────────────┬───────────┘                       └────────┬───────┘
-//!                              └─▶ STUN: to whoever measures NATs           └─▶ sent at once
+//!                              └─▶ STUN: answers to whoever measures NATs   └─▶ sent at once
+//!                                        requests answered by a relay
 //! ```
 //!
 //! One task waits for all the sockets: for the main one, and for those that port guessing opens for a while
@@ -15,6 +16,7 @@
 //!
 //! What this leaves to others: what datagrams mean (`inp2p_core::link::udp`).
 
+mod answer;
 mod parcel;
 mod socket;
 mod task;
@@ -94,8 +96,12 @@ pub(crate) const MAIN: SockId = SockId(0);
 
 impl<N: Net> Port<N> {
     /// Serves `socket` until the guard that is returned is dropped. STUN messages come out of the receiver; they
-    /// are dropped where nobody takes them.
-    pub(crate) fn start(net: &N, socket: N::Udp) -> (Self, mpsc::Receiver<Stun>, oneshot::Sender<()>) {
+    /// are dropped where nobody takes them. With `answers` requests are answered.
+    pub(crate) fn start(
+        net: &N,
+        socket: N::Udp,
+        answers: bool,
+    ) -> (Self, mpsc::Receiver<Stun>, oneshot::Sender<()>) {
         let places = Arc::new(Places::new());
         let place = places.take().unwrap_or_default();
         let main = Arc::new(PortSocket::new(MAIN, socket, place, Arc::clone(&places)));
@@ -105,7 +111,8 @@ impl<N: Net> Port<N> {
         let (guard, stop) = oneshot::channel();
         let counters = Arc::new(Counters::default());
         let ends = task::Ends { commands: queue, recycled, stun, stop };
-        let task = task::Task::new(net, &main, &places, ends, Arc::clone(&counters));
+        let answers = answers.then(|| answer::Answerer::new(net.seed()));
+        let task = task::Task::new(net, &main, &places, ends, answers, Arc::clone(&counters));
         net.spawn("port", task.run());
         let next = Arc::new(Next { owner: AtomicU64::new(0), socket: AtomicU32::new(MAIN.0 + 1) });
         (Self { net: net.clone(), main, commands, recycle, places, next, counters }, stuns, guard)

@@ -14,6 +14,7 @@ use inp2p_core::link::udp::{Demux, Held, Route};
 use inp2p_core::session::{LinkId, UdpRoute};
 use tracing::debug;
 
+use super::answer::Answerer;
 use super::{Command, Counters, Head, Parcel, Places, PortSocket, Stun};
 use crate::net::{Net, RECV_BUFFER_BYTES, RecvBatch, TimerIo as _};
 
@@ -38,7 +39,10 @@ pub(super) struct Task<N: Net> {
     /// Those whose parcel has something.
     touched: Vec<u64>,
     batch: RecvBatch,
+    main: Arc<PortSocket<N::Udp>>,
     ends: Ends<N>,
+    /// None for a node that is no relay.
+    answers: Option<Answerer>,
     counters: Arc<Counters>,
 }
 
@@ -66,6 +70,7 @@ impl<N: Net> Task<N> {
         main: &Arc<PortSocket<N::Udp>>,
         places: &Arc<Places>,
         ends: Ends<N>,
+        answers: Option<Answerer>,
         counters: Arc<Counters>,
     ) -> Self {
         let mut task = Self {
@@ -78,7 +83,9 @@ impl<N: Net> Task<N> {
             owners: BTreeMap::new(),
             touched: Vec::new(),
             batch: RecvBatch::new(BATCH, RECV_BUFFER_BYTES),
+            main: Arc::clone(main),
             ends,
+            answers,
             counters,
         };
         task.watch(Arc::clone(main), None);
@@ -239,6 +246,11 @@ impl<N: Net> Task<N> {
             match self.demux.route(now, socket, meta.from, meta.ecn, datagram) {
                 Route::Probe(to) | Route::Quic(to) => self.hand(to, socket, meta.from, meta.ecn, datagram),
                 Route::Stun => {
+                    let main = &self.main;
+                    let answers = self.answers.as_mut().filter(|_| socket == main.id());
+                    if answers.is_some_and(|answers| answers.take(now, main, meta, datagram)) {
+                        continue;
+                    }
                     let message = Stun { socket, from: meta.from, bytes: datagram.into() };
                     if self.ends.stun.try_send(message).is_err_and(|error| error.is_full()) {
                         self.counters.lost(1);

@@ -29,6 +29,7 @@ use inp2p_core::wire::message::RelayLoad;
 
 pub use self::carrier::{ByteStream, Carrier};
 pub use self::check::check;
+pub(crate) use self::check::check_stun;
 pub(crate) use self::listen::listen;
 
 use self::desk::Desk;

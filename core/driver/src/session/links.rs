@@ -10,7 +10,7 @@ use inp2p_core::agent::io::SessionNews;
 use inp2p_core::path::Verdict;
 use inp2p_core::punch::tcp::From;
 use inp2p_core::session::{Action, LinkId, Session};
-use tracing::{debug, trace};
+use tracing::debug;
 
 use super::wire::Wire;
 use super::{Command, Task, WIRES, target};
@@ -77,13 +77,6 @@ impl<N: Net> Task<N> {
             acted = true;
             match action {
                 Action::Dial { link, to, from } => self.dial(now, link, to, from),
-                // The SYN leaves at once; what comes of it is of no interest.
-                Action::Open { to, hops } => {
-                    let config = TcpConfig { hops: Some(hops), ..self.sharing_the_port(to) };
-                    if let Err(error) = self.net.connect(&config, to) {
-                        trace!(%to, %error, "opener not sent");
-                    }
-                }
                 Action::DialServer { link } => self.dial_server(link),
                 Action::Route(route) => self.datagrams.add(route),
                 Action::Unroute { route, farewell } => self.datagrams.remove(route, farewell),
@@ -119,7 +112,7 @@ impl<N: Net> Task<N> {
         let any: IpAddr =
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let local = Some(SocketAddr::new(any, self.common.listening));
-        TcpConfig { local, share_port: true, link: true, hops: None }
+        TcpConfig { local, share_port: true, link: true }
     }
 
     fn dial(&mut self, now: Instant, link: LinkId, to: SocketAddr, from: From) {

@@ -69,6 +69,8 @@ pub(crate) enum Command<N: Net> {
         /// Whether the session is to end at once, since nothing is left for it.
         end: bool,
     },
+    /// How often idle links over UDP have to be used.
+    Keepalive(Duration),
     /// A connection came in that names one of this session's attempts.
     Accepted {
         /// The connection, the preface already read from it.
@@ -167,6 +169,7 @@ pub(crate) async fn run<N: Net>(
         woken: Vec::new(),
         leaving: Leaving::No,
         generation: 0,
+        keepalive: None,
         news_backlog: VecDeque::new(),
     };
     poll_fn(|cx| task.poll(cx)).await;
@@ -207,6 +210,8 @@ struct Task<N: Net> {
     leaving: Leaving,
     /// Counts the cores of this session: what belongs to an earlier one is void.
     generation: u64,
+    /// How often idle links over UDP have to be used, where it was measured.
+    keepalive: Option<Duration>,
     /// News that the control task has yet to take.
     news_backlog: VecDeque<SessionNews>,
 }
@@ -294,6 +299,12 @@ impl<N: Net> Task<N> {
                     self.leave(now);
                 }
             }
+            Command::Keepalive(every) => {
+                self.keepalive = Some(every);
+                if let Some(core) = &mut self.core {
+                    core.keepalive(every);
+                }
+            }
             Command::Accepted { stream, preface, remote } => {
                 let link = self.core.as_mut().and_then(|core| core.accepted(now, &preface, remote));
                 match link {
@@ -339,6 +350,9 @@ impl<N: Net> Task<N> {
                 seed: self.net.seed(),
             };
             self.core = Session::new(now, config);
+            if let (Some(core), Some(every)) = (&mut self.core, self.keepalive) {
+                core.keepalive(every);
+            }
         }
         let Some(core) = &mut self.core else {
             return warn!(peer = %self.peer, "the peer has this node's own key");

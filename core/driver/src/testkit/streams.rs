@@ -135,7 +135,7 @@ pub async fn a_refused_connection_is_an_error<N: Net>(net: N) {
 
 /// The local port can be chosen and shared, also with a listener: as punching needs it.
 pub async fn a_connection_leaves_from_the_chosen_port<N: Net>(net: N) {
-    let shared = TcpConfig { local: Some(any_port(LOOPBACK_V4)), share_port: true, link: true, hops: None };
+    let shared = TcpConfig { local: Some(any_port(LOOPBACK_V4)), share_port: true, link: true };
     let own = net.listen(&shared).unwrap();
     let from = crate::net::ListenIo::local_addr(&own).unwrap();
     for _ in 0..2 {
@@ -156,7 +156,7 @@ pub async fn a_connection_leaves_from_the_chosen_port<N: Net>(net: N) {
 pub async fn both_ends_may_open_at_once<N: Net>(net: N) {
     let (listener, at) = listener(&net);
     drop(listener);
-    let own = TcpConfig { local: Some(at), share_port: true, link: true, hops: None };
+    let own = TcpConfig { local: Some(at), share_port: true, link: true };
     let mut stream = net.connect(&own, at).unwrap();
     within(&net, "the connection", poll_fn(|cx| stream.poll_connected(cx))).await.unwrap();
     assert_eq!((stream.local_addr().unwrap(), stream.peer_addr().unwrap()), (at, at));

@@ -180,9 +180,14 @@ fn schemas() -> Value {
             "sessions": { "type": "integer", "minimum": 0, "description": "Pairs, as it said last" },
             "mbps": { "type": "integer", "minimum": 0, "description": "What it carries, as it said last" },
             "bytes": { "type": "integer", "minimum": 0, "description": "Since it started, as it said last" },
+            "stun": {
+                "type": "array",
+                "items": { "type": "string" },
+                "description": "UDP addresses at which it answers STUN, as the server found",
+            },
         }), &[
             "user", "node", "key", "super", "address", "reachable", "reason", "rtt_ms", "limit_mbps", "sessions",
-            "mbps", "bytes",
+            "mbps", "bytes", "stun",
         ]),
         "Relays": object(&json!({
             "relays": { "type": "array", "items": reference("Relay") },

@@ -79,6 +79,7 @@ impl Alone {
             heartbeat_ms: 30_000,
             software: "9".to_owned(),
             stun: None,
+            stun_relays: Vec::new(),
         };
         let message = proved.channel.sealer.seal(&encode(PROOF_REQUEST, &done));
         self.channel = Some(proved.channel);

@@ -92,6 +92,7 @@ fn login_done(mac: [u8; 32]) -> LoginDone {
         heartbeat_ms: 15_000,
         software: "0.1.0".into(),
         stun: None,
+        stun_relays: Vec::new(),
     }
 }
 

@@ -289,15 +289,37 @@ fn a_stream_that_was_not_answered_is_not_answered_by_a_resume() {
 }
 
 #[test]
-fn a_reset_lost_with_a_link_is_found_out_and_no_rst_is_sent() {
+fn a_reset_lost_with_a_link_is_found_out_with_its_reason_and_no_rst_is_sent() {
     let mut pair = Pair::new();
     let (a, b) = pair.stream();
-    pair.b.reset(b, code::ABORTED, "");
+    pair.b.reset(b, code::REFUSED, "nobody listens");
     assert_eq!(sent(pair.now, &mut pair.b).len(), 1);
+    // The first RESUME is lost too.
+    assert_eq!(pair.b.resume().resets.len(), 1);
+    let peer = pair.a.resume();
+    pair.b.attach(pair.now, &peer).unwrap();
     pair.resume();
-    let reset = events(&mut pair.a);
-    assert!(matches!(reset[..], [Event::Reset { key, code: code::GONE, .. }] if key == a), "{reset:?}");
+    let text = "nobody listens".to_owned();
+    assert_eq!(events(&mut pair.a), [Event::Reset { key: a, code: code::REFUSED, text }]);
     assert_eq!(pair.a_to_b() + pair.b_to_a(), 0);
+    // Now it is known there.
+    pair.resume();
+    assert_eq!(pair.b.resume().resets, []);
+}
+
+#[test]
+fn so_many_reasons_are_kept_and_the_latest_ones() {
+    let mut pair = Pair::new();
+    let streams: Vec<_> = (0..100).map(|_| pair.stream()).collect();
+    for (at, (_, b)) in streams.iter().enumerate() {
+        pair.b.reset(*b, code::REFUSED, &at.to_string());
+    }
+    assert_eq!(sent(pair.now, &mut pair.b).len(), 100);
+    pair.resume();
+    let told = events(&mut pair.a);
+    let gone = told.iter().filter(|event| matches!(event, Event::Reset { code: code::GONE, .. })).count();
+    assert_eq!((told.len(), gone), (100, 36));
+    assert!(matches!(told.last(), Some(Event::Reset { text, .. }) if text == "99"), "{told:?}");
 }
 
 #[test]
@@ -387,7 +409,8 @@ fn a_resume_that_cannot_be_true_is_refused_and_changes_nothing() {
 #[test]
 fn a_resume_is_read_up_to_its_cap() {
     let stream = |id| ResumeStream { id, syn: true, received: 1 << 40, fin: false, limit: 1 << 41 };
-    let mut resume = Resume { seen: 1, allocated: 2, streams: (1..=8192).map(stream).collect() };
+    let mut resume =
+        Resume { seen: 1, allocated: 2, streams: (1..=8192).map(stream).collect(), ..Resume::default() };
     let bytes = rmp_serde::to_vec_named(&resume).unwrap();
     assert!(bytes.len() < 300_000, "it fits a control message: {}", bytes.len());
     assert_eq!(rmp_serde::from_slice::<Resume>(&bytes).unwrap(), resume);
@@ -440,7 +463,7 @@ fn a_lost_reset_is_not_taken_for_an_orderly_end() {
     assert_eq!(sent(pair.now, &mut pair.a).len(), 1);
     pair.resume();
     let last = events(&mut pair.b).pop();
-    assert!(matches!(last, Some(Event::Reset { key, code: code::GONE, .. }) if key == b), "{last:?}");
+    assert!(matches!(last, Some(Event::Reset { key, code: code::ABORTED, .. }) if key == b), "{last:?}");
 }
 
 #[test]

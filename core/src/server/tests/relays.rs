@@ -263,3 +263,130 @@ fn those_on_a_worse_relay_hear_of_a_better_one() {
     assert!(pushed::<PushRelayNews>(&mut world, &mut b).is_empty());
     assert!(pushed::<PushRelayKeys>(&mut world, &mut b).is_empty());
 }
+
+/// A relay's report once the STUN ports have seen its UDP port at these addresses.
+fn seen_at(world: &World, super_relay: bool, udp: &[&str]) -> Report {
+    let unix = world.unix();
+    let mut report = offering(27185, super_relay);
+    for address in udp {
+        let address = address.parse().unwrap();
+        let proof = Some(crate::world::proofs().prove(Transport::Udp, address, unix));
+        let seen = Some(crate::nat::Behaviour { public: Some(address), proof, ..Default::default() });
+        let place = if address.is_ipv4() { &mut report.nat.udp4 } else { &mut report.nat.udp6 };
+        *place = seen;
+    }
+    report
+}
+
+/// A relay at `ip` whose UDP port has been seen there, and answers STUN or not.
+fn stun_relay(world: &mut World, ip: &str, (name, of): (&str, u8), super_relay: bool, answers: bool) -> Conn {
+    let udp = format!("{ip}:4000");
+    if answers {
+        world.stun.insert(udp.parse().unwrap());
+    }
+    world.relays.insert(format!("{ip}:27185").parse().unwrap(), key(of));
+    let mut conn = world.log_in_raw(ip, (name, of, TOKEN)).unwrap();
+    let report = seen_at(world, super_relay, &[&udp]);
+    world.request_raw(&mut conn, &report);
+    world.run(secs(1));
+    conn
+}
+
+/// Which relays a node may ask by STUN, as its heartbeat is answered.
+fn told_stun(world: &mut World, conn: &mut Conn) -> Vec<String> {
+    let reply = world.request_raw(conn, &Heartbeat::default());
+    let relays = read::<HeartbeatReply>(&reply).unwrap().stun_relays;
+    relays.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_relay_is_named_for_stun_only_where_its_own_port_was_seen_and_has_answered() {
+    let mut world = World::new(1);
+    let mut a = node(&mut world, "a", 1);
+    let mut r = stun_relay(&mut world, RELAY, ("r", 3), false, true);
+    assert_eq!(world.asked_by_stun, ["192.0.2.50:4000".parse().unwrap()]);
+    assert_eq!(told_stun(&mut world, &mut a), ["192.0.2.50:4000"]);
+    assert!(told_stun(&mut world, &mut r).is_empty(), "not itself");
+
+    // An address that it claims without the proof is neither asked nor told.
+    let mut lie = seen_at(&world, false, &["192.0.2.50:4000"]);
+    lie.nat.udp4.as_mut().unwrap().public = "203.0.113.9:53".parse().ok();
+    world.request_raw(&mut r, &lie);
+    wait(&mut world, &mut [&mut a, &mut r], 7);
+    assert_eq!(world.asked_by_stun, ["192.0.2.50:4000".parse().unwrap()]);
+    assert!(told_stun(&mut world, &mut a).is_empty(), "it is there no more");
+
+    // It moves, and is asked there, but not more often than every few seconds.
+    world.stun.insert("192.0.2.50:4001".parse().unwrap());
+    world.run(secs(6));
+    let (first, second) =
+        (seen_at(&world, false, &["192.0.2.50:4000"]), seen_at(&world, false, &["192.0.2.50:4001"]));
+    for _ in 0..20 {
+        world.request_raw(&mut r, &first);
+        world.request_raw(&mut r, &second);
+    }
+    let before = world.asked_by_stun.len();
+    world.run(secs(12));
+    assert_eq!(told_stun(&mut world, &mut a), ["192.0.2.50:4001"]);
+    assert!(world.asked_by_stun.len() <= before + 2, "{:?}", world.asked_by_stun);
+
+    // Nobody answers any more at the next look.
+    world.stun.clear();
+    wait(&mut world, &mut [&mut a, &mut r], 6);
+    assert!(told_stun(&mut world, &mut a).is_empty());
+    // Gone is gone.
+    world.stun.insert("192.0.2.50:4001".parse().unwrap());
+    wait(&mut world, &mut [&mut a, &mut r], 6);
+    assert_eq!(told_stun(&mut world, &mut a), ["192.0.2.50:4001"]);
+    world.request_raw(&mut r, &Goodbye {});
+    assert!(told_stun(&mut world, &mut a).is_empty());
+}
+
+#[test]
+fn a_silent_one_one_that_is_unreachable_and_one_at_the_nodes_own_address_are_not_named_for_stun() {
+    let mut world = World::new(1);
+    let mut a = node(&mut world, "a", 1);
+    let mut silent = stun_relay(&mut world, "192.0.2.51", ("silent", 11), false, false);
+    let mut here = stun_relay(&mut world, HERE, ("here", 12), false, true);
+    let mut unreachable = stun_relay(&mut world, "192.0.2.52", ("unreachable", 13), false, true);
+    assert_eq!(told_stun(&mut world, &mut a), ["192.0.2.52:4000"]);
+    world.relays.remove(&"192.0.2.52:27185".parse().unwrap());
+    wait(&mut world, &mut [&mut a, &mut here, &mut silent, &mut unreachable], 7);
+    assert!(told_stun(&mut world, &mut a).is_empty());
+    // To a node elsewhere the second one is as good as any.
+    let mut b = world.log_in_raw("203.0.113.5", ("b", 2, TOKEN)).unwrap();
+    assert_eq!(told_stun(&mut world, &mut b), ["198.51.100.7:4000"]);
+}
+
+#[test]
+fn only_the_own_users_relays_and_super_relays_are_named_for_stun_two_a_family() {
+    let mut world = World::new(1);
+    world.users.insert("other".parse().unwrap(), TOKEN.parse().unwrap());
+    world.kill_server();
+    world.start_server();
+    let mut conns = Vec::new();
+    for number in 0..6_u8 {
+        let (ip, name) = (format!("192.0.2.{}", 60 + number), format!("r{number}"));
+        // Private ones of the user, the others for all.
+        conns.push(stun_relay(&mut world, &ip, (&name, 20 + number), number >= 1, true));
+    }
+    let mut a = node(&mut world, "a", 1);
+    let told = told_stun(&mut world, &mut a);
+    assert_eq!(told.len(), 2);
+    let setup =
+        crate::world::Setup { user: "other", address: "203.0.113.5", ..crate::world::Setup::new("o", 9) };
+    let other = world.add(setup);
+    world.run(secs(1));
+    // By the login itself; none of them is of its own user.
+    let theirs = world.nodes[other].stun_relays.clone();
+    assert_eq!(theirs.len(), 2);
+    assert!(
+        !theirs.contains(&"192.0.2.60:4000".parse().unwrap()),
+        "a private one of another user: {theirs:?}"
+    );
+    // It hears of changes by its heartbeats.
+    world.stun.clear();
+    let mut all: Vec<&mut Conn> = conns.iter_mut().chain([&mut a]).collect();
+    wait(&mut world, &mut all, 7);
+    assert!(world.nodes[other].stun_relays.is_empty());
+}

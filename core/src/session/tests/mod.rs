@@ -149,7 +149,6 @@ impl Pair {
                     Action::Route(_)
                     | Action::Unroute { .. }
                     | Action::DialServer { .. }
-                    | Action::Open { .. }
                     | Action::OpenSocket { .. }
                     | Action::CloseSocket(_) => {}
                 }

@@ -174,10 +174,7 @@ impl World {
             }
             Action::CloseSocket(socket) => assert!(end.sockets.remove(&socket)),
             Action::News(news) => end.news.push(news),
-            Action::DialServer { .. }
-            | Action::Open { .. }
-            | Action::Close { .. }
-            | Action::PeerLeaving(_) => {}
+            Action::DialServer { .. } | Action::Close { .. } | Action::PeerLeaving(_) => {}
         }
     }
 

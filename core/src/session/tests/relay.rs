@@ -165,7 +165,7 @@ impl World {
                         }
                     }
                     Action::OpenSocket { link } => self.sessions[at].opened(self.now, link, None),
-                    Action::Open { .. } | Action::CloseSocket(_) => {}
+                    Action::CloseSocket(_) => {}
                     Action::DialServer { link } => {
                         let server = self.relays.iter().position(|relay| relay.tier == Tier::Server);
                         let relay = server.unwrap();

@@ -259,7 +259,6 @@ impl World {
                 }
             }
             // Nothing here needs a port to be guessed.
-            Action::Open { .. } => {}
             Action::OpenSocket { link } => end.session.opened(self.now, link, None),
             Action::CloseSocket(_) => {}
             Action::News(news) => end.news.push(news),

@@ -405,11 +405,18 @@ fn lawful(request: &[u8], answered: Option<(Vec<u8>, Answer)>, arrival: &Arrival
     if request.len() == 20 {
         assert!(length <= if ipv4 { 52 } else { 92 });
     }
-    if read.has_attribute(ADDRESS_PROOF) || answered.to != arrival.source {
+    let redirected = answered.to != arrival.source;
+    // RESPONSE-PORT leads to where a forged source would lead as well.
+    if read.has_attribute(ADDRESS_PROOF) || (redirected && !may_ask_for_port(request)) {
         assert!(length <= request.len());
     }
     assert_eq!(answered.to.ip(), arrival.source.ip());
     assert!(arrival.other.is_some() || !answered.change.ip);
+}
+
+/// Whether a RESPONSE-PORT is anywhere in the request.
+fn may_ask_for_port(request: &[u8]) -> bool {
+    request.chunks(4).any(|word| word.starts_with(&RESPONSE_PORT.value().to_be_bytes()))
 }
 
 fn sources() -> impl Strategy<Value = (SocketAddr, bool)> {
@@ -458,5 +465,56 @@ proptest! {
         let request = if fingerprint { with_fingerprint(&attributes) } else { message(kind, &attributes) };
         let at = any_arrival(source, tcp);
         lawful(&request, answer(&request, &at), &at);
+    }
+}
+
+/// What a relay answers.
+fn relays_answer(request: &[u8], arrival: &Arrival) -> Option<(Vec<u8>, Answer)> {
+    let mut out = [0; MAX_REPLY];
+    let answer = Responder::of_relay().respond(request, arrival, &mut out)?;
+    Some((out[..answer.length].to_vec(), answer))
+}
+
+#[test]
+fn a_relay_answers_as_a_server_does_but_proves_nothing() {
+    let arrival = arrival(Transport::Udp, SOURCE);
+    assert_eq!(
+        relays_answer(&message(1, &[]), &arrival).map(|(bytes, _)| bytes),
+        Some(reply_to(&message(1, &[]), SOURCE))
+    );
+    // Neither a proof, nor another port, nor anything longer than what was asked.
+    for ask in [Ask::Proof, Ask::OtherPort] {
+        let (bytes, answer) = relays_answer(&client::request(TRANSACTION, ask), &arrival).unwrap();
+        assert_eq!((bytes.len(), answer.change, answer.to), (32, Change::default(), arrival.source));
+    }
+    let proof = ProofKey::new([9; 32]).prove(Transport::Udp, SOURCE.parse().unwrap(), arrival.unix);
+    assert!(relays_answer(&client::request(TRANSACTION, Ask::ReturnTo(32853, proof)), &arrival).is_none());
+    let change = Ask::Change(Change { ip: true, port: true });
+    let (bytes, _) = relays_answer(&client::request(TRANSACTION, change), &arrival).unwrap();
+    assert!(matches!(client::read(&bytes), Some(client::Message::Answer(_, Err(420)))));
+    // From any port: nodes may all be given the same one.
+    for port in [27182, 27183, 4000] {
+        let from = format!("192.0.2.1:{port}");
+        let arrival = Arrival { source: from.parse().unwrap(), ..arrival };
+        assert!(relays_answer(&message(1, &[]), &arrival).is_some());
+    }
+    assert!(relays_answer(&message(0x0101, &[]), &arrival).is_none(), "an answer is never answered");
+}
+
+#[test]
+fn a_relay_answers_to_another_port_of_the_same_address_when_it_is_at_ease() {
+    for (source, length) in [(SOURCE, 32), (SOURCE_V6, 44)] {
+        let arrival = arrival(Transport::Udp, source);
+        let request = client::request(TRANSACTION, Ask::ToPort(4001));
+        let (bytes, answer) = relays_answer(&request, &arrival).unwrap();
+        assert_eq!((answer.to, bytes.len()), (SocketAddr::new(arrival.source.ip(), 4001), length));
+        assert!(bytes.len() <= request.len());
+        assert!(relays_answer(&request, &Arrival { busy: true, ..arrival }).is_none());
+        for port in [0, 53, 1023] {
+            assert!(relays_answer(&client::request(TRANSACTION, Ask::ToPort(port)), &arrival).is_none());
+        }
+        // An answer that would be longer than its request is none.
+        let bare = message(1, &attribute_of(0x0027, &[0x0f, 0xa1]));
+        assert!(relays_answer(&bare, &arrival).is_none());
     }
 }

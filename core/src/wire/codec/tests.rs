@@ -156,12 +156,17 @@ proptest! {
         versions in prop::collection::vec(any::<u8>(), 0..=MAX_VERSIONS),
         version: u8, signature in bytes(), mac in bytes(), observed in address(), server_time_ms: u64,
         heartbeat_ms: u64, software in short(), udp: [u16; 2], tcp: [u16; 2], has_stun: bool,
+        stun_relays in prop::collection::vec(address(), 0..=MAX_STUN_RELAYS),
     ) {
         let stun = has_stun.then_some(StunPorts { udp, tcp });
         survives(request, &LoginHello { versions, user, node, key, nonce, share: share.clone() });
         survives(request, &LoginChallenge { version, key, nonce, share, signature });
         survives(request, &LoginProof { mac, signature });
-        survives(request, &LoginDone { mac, server_time_ms, observed, heartbeat_ms, software, stun });
+        survives(request, &HeartbeatReply { server_time_ms, stun_relays: stun_relays.clone() });
+        survives(
+            request,
+            &LoginDone { mac, server_time_ms, observed, heartbeat_ms, software, stun, stun_relays },
+        );
     }
 
     #[test]
@@ -185,7 +190,6 @@ proptest! {
         survives(request, &Heartbeat::default());
         let load = RelayLoad { sessions: 1, mbps: 2, bytes: server_time_ms };
         survives(request, &Heartbeat { rtt_ms: Some(3), relay: Some(load) });
-        survives(request, &HeartbeatReply { server_time_ms });
         survives(request, &Goodbye {});
         survives(request, &GoodbyeReply {});
     }
@@ -310,7 +314,17 @@ fn keys_are_binary() {
 #[test]
 fn unknown_fields_are_passed_over() {
     let body = b"\x83\xa3new\x91\x81\xa1x\xc4\x01\x00\xaeserver_time_ms\x05\xa4more\xcb\0\0\0\0\0\0\0\0";
-    assert_eq!(decode::<HeartbeatReply>(body), Ok(HeartbeatReply { server_time_ms: 5 }));
+    assert_eq!(
+        decode::<HeartbeatReply>(body),
+        Ok(HeartbeatReply { server_time_ms: 5, stun_relays: Vec::new() })
+    );
+}
+
+#[test]
+fn a_heartbeat_without_relays_is_answered_as_before_there_were_any() {
+    let mut body = Vec::new();
+    encode(&HeartbeatReply { server_time_ms: 5, stun_relays: Vec::new() }, &mut body);
+    assert_eq!(body, b"\x81\xaeserver_time_ms\x05");
 }
 
 #[test]

@@ -167,6 +167,9 @@ pub const MAX_OFFERS: usize = 8;
 pub const MAX_EXCLUDED: usize = 16;
 /// The most round trips in one message: more relays than one node is ever offered in an hour.
 pub const MAX_RTTS: usize = 32;
+/// The most relays that one node is told to ask by STUN: two an address family, so that one that is silent or
+/// lies is not the only one.
+pub const MAX_STUN_RELAYS: usize = 4;
 /// The most targets of one share: who needs more shares a network.
 pub const MAX_TARGETS: usize = 64;
 /// The most users that one node is shared with.

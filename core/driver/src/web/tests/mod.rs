@@ -142,6 +142,7 @@ fn relay() -> RelayView {
         sessions: 1,
         mbps: 2,
         bytes: 3,
+        stun: vec!["198.51.100.7:4000".parse().unwrap()],
     }
 }
 

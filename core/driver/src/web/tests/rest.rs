@@ -114,7 +114,7 @@ fn every_route_answers_as_its_call_does() {
         let relay = json!({
             "user": "default", "node": "nodeA", "key": "07".repeat(32), "super": true,
             "address": "198.51.100.7:27185", "reachable": true, "reason": null, "rtt_ms": 12,
-            "limit_mbps": 10, "sessions": 1, "mbps": 2, "bytes": 3,
+            "limit_mbps": 10, "sessions": 1, "mbps": 2, "bytes": 3, "stun": ["198.51.100.7:4000"],
         });
         assert_eq!(ok(&world, "GET /api/v1/relays", "").await, json!({ "relays": [relay] }));
         let share = "PUT /api/v1/shares/default/nodeA/other";
