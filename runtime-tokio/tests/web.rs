@@ -177,7 +177,6 @@ fn status() -> Status {
         nat: Default::default(),
         peers: Vec::new(),
         forwards: Vec::new(),
-        port: Default::default(),
         relay: RelayStatus {
             enabled: false,
             super_relay: false,

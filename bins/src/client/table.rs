@@ -177,7 +177,6 @@ mod tests {
                 bytes_sent: 0,
                 bytes_received: 0,
             }],
-            port: Default::default(),
             relay: RelayStatus {
                 enabled: false,
                 super_relay: false,

@@ -45,7 +45,7 @@ pub(crate) struct Port<N: Net> {
     recycle: mpsc::Sender<Parcel>,
     places: Arc<Places>,
     next: Arc<Next>,
-    dropped: Arc<AtomicU64>,
+    counters: Arc<Counters>,
 }
 
 impl<N: Net> Clone for Port<N> {
@@ -57,7 +57,7 @@ impl<N: Net> Clone for Port<N> {
             recycle: self.recycle.clone(),
             places: Arc::clone(&self.places),
             next: Arc::clone(&self.next),
-            dropped: Arc::clone(&self.dropped),
+            counters: Arc::clone(&self.counters),
         }
     }
 }
@@ -71,6 +71,24 @@ pub(crate) struct Stun {
     pub(crate) from: SocketAddr,
     /// The message, not yet looked at.
     pub(crate) bytes: Box<[u8]>,
+}
+
+/// What a port has done so far.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Datagrams that a session or the STUN client took no more of.
+    overrun: AtomicU64,
+}
+
+impl Counters {
+    /// Datagrams that were dropped because a session or the STUN client took no more.
+    pub(crate) fn overrun(&self) -> u64 {
+        self.overrun.load(Ordering::Relaxed)
+    }
+
+    fn lost(&self, datagrams: usize) {
+        self.overrun.fetch_add(datagrams as u64, Ordering::Relaxed);
+    }
 }
 
 /// The main socket: the one whose mapping is measured, and by which everything goes but port guessing.
@@ -91,13 +109,13 @@ impl<N: Net> Port<N> {
         let (recycle, recycled) = mpsc::channel(SPARE_PARCELS);
         let (stun, stuns) = mpsc::channel(STUNS);
         let (guard, stop) = oneshot::channel();
-        let dropped = Arc::new(AtomicU64::new(0));
+        let counters = Arc::new(Counters::default());
         let ends = task::Ends { commands: queue, recycled, stun, stop };
         let answers = answers.then(|| answer::Answerer::new(net.seed()));
-        let task = task::Task::new(net, &main, &places, ends, answers, Arc::clone(&dropped));
+        let task = task::Task::new(net, &main, &places, ends, answers, Arc::clone(&counters));
         net.spawn("port", task.run());
         let next = Arc::new(Next { owner: AtomicU64::new(0), socket: AtomicU32::new(MAIN.0 + 1) });
-        (Self { net: net.clone(), main, commands, recycle, places, next, dropped }, stuns, guard)
+        (Self { net: net.clone(), main, commands, recycle, places, next, counters }, stuns, guard)
     }
 
     /// The main socket.
@@ -105,9 +123,9 @@ impl<N: Net> Port<N> {
         &self.main
     }
 
-    /// Datagrams that were dropped because a session or the STUN client took no more.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    /// What it has done so far.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// A session's part of the port, and where its datagrams come out.
@@ -235,13 +253,13 @@ impl Places {
 /// Sockets at a time: the main one, and two peers that are being guessed with 512 each.
 const MAX_SOCKETS: usize = 1025;
 
-/// Batches that wait for a busy session: with eight full buffers each, 8 MiB, as much as its windows let be
+/// Batches that wait for a busy session: with four full buffers each, 8 MiB, as much as its windows let be
 /// under way.
-const PARCELS: usize = 16;
+const PARCELS: usize = 32;
 
-/// Emptied parcels that wait for their next use, beside one of each session: one is being filled while another is
-/// read. A parcel may have grown to half a megabyte, so more are not kept.
-const SPARE_PARCELS: usize = 2;
+/// Emptied parcels that wait for their next use, beside the one that the channel gives each of its senders: one is
+/// being filled while another is read. A parcel may have grown to a quarter of a megabyte, so more are not kept.
+const SPARE_PARCELS: usize = 1;
 
 /// STUN messages that wait: answers to a few requests each of a few servers.
 const STUNS: usize = 64;

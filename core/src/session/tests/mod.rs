@@ -4,7 +4,6 @@
 mod punched;
 mod relay;
 mod udp;
-mod wiring;
 
 use std::collections::BTreeMap;
 
