@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::path::{Outcome, Rung};
 
 /// The whole.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The software version.
     pub version: String,
@@ -193,7 +193,7 @@ pub struct ForwardStatus {
 }
 
 /// The node's service as a relay.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RelayStatus {
     /// Whether it was asked for.
     pub enabled: bool,

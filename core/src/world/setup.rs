@@ -69,11 +69,7 @@ impl Setup {
                 enabled: self.relay.is_some(),
                 super_relay: self.relay.is_some_and(|relay| relay.super_relay),
                 port: self.relay.map_or(0, |relay| relay.port),
-                reachable: false,
-                reason: None,
-                sessions: 0,
-                bytes: 0,
-                limit_mbps: 0,
+                ..Default::default()
             },
         }
     }
