@@ -16,11 +16,11 @@ use futures_channel::{mpsc, oneshot};
 use futures_util::SinkExt as _;
 use inp2p_core::ids::AttemptId;
 use inp2p_core::link::{Preface, preface};
-use tracing::{debug, warn};
+use tracing::debug;
 
+use crate::accept::{Accepting, until_stopped};
 use crate::exact::read_exact;
-use crate::forward::{PAUSE, pause};
-use crate::net::{ListenIo as _, Net, TimerIo as _};
+use crate::net::{Net, TimerIo as _};
 use crate::session::Command;
 
 /// Which session an attempt belongs to.
@@ -114,37 +114,26 @@ impl<N: Net> Registry<N> {
 /// Accepts peers' connections until `stop` is dropped.
 pub(crate) async fn run<N: Net>(
     net: N,
-    mut listener: N::Listener,
+    listener: N::Listener,
     registry: Arc<Registry<N>>,
-    mut stop: oneshot::Receiver<()>,
+    stop: oneshot::Receiver<()>,
 ) {
-    let mut timer = net.timer();
-    loop {
-        let accepted = poll_fn(|cx| {
-            if Pin::new(&mut stop).poll(cx).is_ready() {
-                return Poll::Ready(None);
+    let mut accepting = Accepting::new(&net, listener, "of peers");
+    until_stopped(stop, async {
+        loop {
+            let (stream, remote) = accepting.next().await;
+            if !registry.admit(remote.ip()) {
+                debug!(%remote, "too many connections that have not said what they are");
+                continue;
             }
-            listener.poll_accept(cx).map(Some)
-        });
-        match accepted.await {
-            None => return,
-            Some(Ok((stream, remote))) => {
-                if !registry.admit(remote.ip()) {
-                    debug!(%remote, "too many connections that have not said what they are");
-                    continue;
-                }
-                let (net, registry) = (net.clone(), Arc::clone(&registry));
-                net.clone().spawn("peer", async move {
-                    introduce(&net, stream, remote, &registry).await;
-                    registry.leave(remote.ip());
-                });
-            }
-            Some(Err(error)) => {
-                warn!(%error, "cannot accept connections of peers; trying again");
-                pause(&net, &mut timer, PAUSE).await;
-            }
+            let (own, registry) = (net.clone(), Arc::clone(&registry));
+            net.spawn("peer", async move {
+                introduce(&own, stream, remote, &registry).await;
+                registry.leave(remote.ip());
+            });
         }
-    }
+    })
+    .await;
 }
 
 /// Reads the preface and brings the connection to its session.

@@ -45,7 +45,7 @@ pub(crate) struct Port<N: Net> {
     recycle: mpsc::Sender<Parcel>,
     places: Arc<Places>,
     next: Arc<Next>,
-    counters: Arc<Counters>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl<N: Net> Clone for Port<N> {
@@ -57,7 +57,7 @@ impl<N: Net> Clone for Port<N> {
             recycle: self.recycle.clone(),
             places: Arc::clone(&self.places),
             next: Arc::clone(&self.next),
-            counters: Arc::clone(&self.counters),
+            dropped: Arc::clone(&self.dropped),
         }
     }
 }
@@ -71,24 +71,6 @@ pub(crate) struct Stun {
     pub(crate) from: SocketAddr,
     /// The message, not yet looked at.
     pub(crate) bytes: Box<[u8]>,
-}
-
-/// What a port has done so far.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// Datagrams that a session or the STUN client took no more of.
-    overrun: AtomicU64,
-}
-
-impl Counters {
-    /// Datagrams that were dropped because a session or the STUN client took no more.
-    pub(crate) fn overrun(&self) -> u64 {
-        self.overrun.load(Ordering::Relaxed)
-    }
-
-    fn lost(&self, datagrams: usize) {
-        self.overrun.fetch_add(datagrams as u64, Ordering::Relaxed);
-    }
 }
 
 /// The main socket: the one whose mapping is measured, and by which everything goes but port guessing.
@@ -109,13 +91,13 @@ impl<N: Net> Port<N> {
         let (recycle, recycled) = mpsc::channel(SPARE_PARCELS);
         let (stun, stuns) = mpsc::channel(STUNS);
         let (guard, stop) = oneshot::channel();
-        let counters = Arc::new(Counters::default());
+        let dropped = Arc::new(AtomicU64::new(0));
         let ends = task::Ends { commands: queue, recycled, stun, stop };
         let answers = answers.then(|| answer::Answerer::new(net.seed()));
-        let task = task::Task::new(net, &main, &places, ends, answers, Arc::clone(&counters));
+        let task = task::Task::new(net, &main, &places, ends, answers, Arc::clone(&dropped));
         net.spawn("port", task.run());
         let next = Arc::new(Next { owner: AtomicU64::new(0), socket: AtomicU32::new(MAIN.0 + 1) });
-        (Self { net: net.clone(), main, commands, recycle, places, next, counters }, stuns, guard)
+        (Self { net: net.clone(), main, commands, recycle, places, next, dropped }, stuns, guard)
     }
 
     /// The main socket.
@@ -123,9 +105,9 @@ impl<N: Net> Port<N> {
         &self.main
     }
 
-    /// What it has done so far.
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.counters
+    /// Datagrams that were dropped because a session or the STUN client took no more.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// A session's part of the port, and where its datagrams come out.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use inp2p_core::session::{LinkId, UdpRoute};
 use tracing::debug;
 
 use super::answer::Answerer;
-use super::{Command, Counters, Head, Parcel, Places, PortSocket, Stun};
+use super::{Command, Head, Parcel, Places, PortSocket, Stun};
 use crate::net::{Net, RECV_BUFFER_BYTES, RecvBatch, TimerIo as _};
 
 /// What the task talks through.
@@ -43,7 +44,7 @@ pub(super) struct Task<N: Net> {
     ends: Ends<N>,
     /// None for a node that is no relay.
     answers: Option<Answerer>,
-    counters: Arc<Counters>,
+    dropped: Arc<AtomicU64>,
 }
 
 struct Watched<N: Net> {
@@ -72,7 +73,7 @@ impl<N: Net> Task<N> {
         places: &Arc<Places>,
         ends: Ends<N>,
         answers: Option<Answerer>,
-        counters: Arc<Counters>,
+        dropped: Arc<AtomicU64>,
     ) -> Self {
         let mut task = Self {
             net: net.clone(),
@@ -87,7 +88,7 @@ impl<N: Net> Task<N> {
             main: Arc::clone(main),
             ends,
             answers,
-            counters,
+            dropped,
         };
         task.watch(Arc::clone(main), None);
         task
@@ -257,7 +258,7 @@ impl<N: Net> Task<N> {
                     }
                     let message = Stun { socket, from: meta.from, bytes: datagram.into() };
                     if self.ends.stun.try_send(message).is_err_and(|error| error.is_full()) {
-                        self.counters.lost(1);
+                        self.dropped.fetch_add(1, Ordering::Relaxed);
                     }
                 }
                 Route::Held | Route::Dropped => {}
@@ -283,7 +284,7 @@ impl<N: Net> Task<N> {
             let Some(entry) = self.owners.get_mut(&owner) else { continue };
             let count = entry.parcel.len();
             if entry.parcels.try_send(std::mem::take(&mut entry.parcel)).is_err() {
-                self.counters.lost(count);
+                self.dropped.fetch_add(count as u64, Ordering::Relaxed);
             }
         }
     }

@@ -4,6 +4,7 @@
 mod punched;
 mod relay;
 mod udp;
+mod wiring;
 
 use std::collections::BTreeMap;
 
