@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use inp2p_driver::net::{Interface, Net, TcpConfig, TimerIo};
 
+use crate::clock::Time;
 use crate::executor::lock;
 use crate::fault::Fault;
 use crate::host::{HostId, Power};
@@ -60,6 +61,11 @@ impl SimNet {
     pub async fn sleep_until(&self, at: Instant) {
         let mut timer = self.timer();
         poll_fn(|cx| timer.poll_at(cx, Some(at))).await;
+    }
+
+    /// The time since the world began.
+    pub(crate) fn time(&self) -> Time {
+        self.shared.clock.now()
     }
 
     /// The name of the task that is being polled.

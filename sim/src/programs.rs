@@ -15,7 +15,7 @@ use inp2p_driver::setup::{AgentSetup, RelaySetup, ServerSetup, ciphers};
 
 use crate::net::SimNet;
 
-/// A server with its default ports and one user, whose token is [`TOKEN`].
+/// A server with its default ports and a few users, whose tokens are [`TOKEN`].
 ///
 /// # Panics
 ///
@@ -23,7 +23,7 @@ use crate::net::SimNet;
 pub fn server(net: &SimNet) -> ServerSetup {
     let tls = certificate().unwrap_or_else(|error| panic!("no certificate: {error}"));
     ServerSetup {
-        users: BTreeMap::from([(UserName::default(), token())]),
+        users: (0..USERS).map(|number| (user(number), token())).collect(),
         bind: None,
         ws_port: SERVER_PORT,
         stun_udp: [27_182, 27_183],
@@ -39,7 +39,19 @@ pub fn server(net: &SimNet) -> ServerSetup {
     }
 }
 
-/// A node of that user, which finds the server by the name or address `server`.
+/// The name of a user.
+///
+/// # Panics
+///
+/// Never: it is a good name.
+pub fn user(number: u8) -> UserName {
+    if number == 0 {
+        return UserName::default();
+    }
+    format!("u{number}").parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A node of the default user, which finds the server by the name or address `server`.
 ///
 /// # Panics
 ///
@@ -129,7 +141,10 @@ fn certificate() -> Result<(Vec<u8>, Vec<u8>), rcgen::Error> {
     Ok((certificate.pem().into_bytes(), key.serialize_pem().into_bytes()))
 }
 
-/// The token of the user.
+/// How many users the server has: the default one and some more.
+const USERS: u8 = 4;
+
+/// The token of every user.
 pub const TOKEN: &str = "12345678";
 
 /// The server's port.

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
 
-use inp2p_sim::run::{Flaw, Keep, run, run_flawed};
+use inp2p_sim::run::{Flaw, Keep, Mishap, run, run_flawed};
 use inp2p_sim::scenario::Scenario;
 
 /// The scenario holds with the real programs and fails with the flaw, for this reason.
@@ -186,4 +186,53 @@ fn a_request_that_is_not_answered() {
 #[test]
 fn more_tasks_than_the_cap_allows() {
     bites(Flaw::Hoards, PAIR, "holds too much");
+}
+
+/// What happens to datagrams, with nodes that are sound on a line where it does not happen.
+fn needs_a_link_that_copes(flaw: Flaw, line: &str, reason: &str) {
+    let pair = |line: &str| {
+        format!(
+            "seed 1; node open; node port-restricted{line}; forward 0 1; \
+                 stream 0 at 12000 up 300000 down 300000 orderly"
+        )
+    };
+    let calm = run_flawed(&pair("").parse().unwrap(), flaw);
+    assert!(calm.problems.is_empty(), "{flaw:?} fails without a reason\n{calm}");
+    bites(flaw, &pair(line), reason);
+}
+
+#[test]
+fn a_line_that_corrupts() {
+    needs_a_link_that_copes(Flaw::Deafens(Mishap::Damaged), " corrupt 20", "udp-direct is possible");
+}
+
+/// Without its seal QUIC passes on what it was not given, unless the first bit that is changed breaks the link.
+#[test]
+fn a_line_that_corrupts_what_nothing_seals() {
+    let line = |seed: u64, corrupt: u32| {
+        format!(
+            "seed {seed}; node open; node port-restricted corrupt {corrupt}; forward 0 1; \
+                 stream 0 at 12000 up 300000 down 0 orderly"
+        )
+        .parse::<Scenario>()
+        .unwrap()
+    };
+    let calm = run_flawed(&line(0, 0), Flaw::Unsealed);
+    assert!(calm.problems.is_empty(), "it fails without a reason\n{calm}");
+    let wrong = |seed: u64| {
+        let report = run_flawed(&line(seed, 20), Flaw::Unsealed);
+        report.problems.iter().any(|problem| problem.contains("a wrong byte"))
+    };
+    assert!((0..10).any(wrong));
+    assert!((0..10).all(|seed| run(&line(seed, 20), Keep::Nothing).problems.is_empty()));
+}
+
+#[test]
+fn a_line_that_doubles() {
+    needs_a_link_that_copes(Flaw::Deafens(Mishap::Doubled), " duplicate 20", "udp-direct is possible");
+}
+
+#[test]
+fn a_line_that_reorders() {
+    needs_a_link_that_copes(Flaw::Deafens(Mishap::Overtaken), " reorder 20", "udp-direct is possible");
 }

@@ -308,7 +308,7 @@ impl Agent {
             Some(Event::Lost) => {
                 self.report = Reporting::default();
                 self.relaying.signal_lost();
-                self.peers.each(|_, peer, _| peer.signal_lost());
+                self.peers.each(|_, peer, _| peer.signal_lost(now));
             }
             Some(Event::Refused(text)) => self.exit(Exit::Refused(text)),
             Some(Event::Answered(asked, answer)) => self.answered(now, asked, answer),
@@ -366,6 +366,7 @@ impl Agent {
             peer.content();
             return true;
         }
+        tracing::debug!(peer = %name, ?rungs, "asks for the peer");
         peer.asking(now);
         let (candidates, exclude) = (self.candidates(), self.relaying.excluded(now));
         let wish = Connect { peer: name.clone(), candidates, rungs, exclude };

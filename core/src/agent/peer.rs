@@ -66,8 +66,8 @@ enum Search {
     Asking,
     /// The server has agreed; its PunchStart follows.
     Promised { until: Instant },
-    /// The session is trying.
-    Running { until: Instant },
+    /// The session is trying for these rungs.
+    Running { until: Instant, rungs: RungSet },
     /// The last try was in vain; the next is due then.
     Waiting { until: Instant, why: Why },
 }
@@ -166,7 +166,7 @@ impl Peer {
     }
 
     /// An attempt begins. Says whether it is news: the server repeats itself when both sides ask.
-    pub(super) fn start(&mut self, now: Instant, attempt: AttemptId, key: PublicKey) -> bool {
+    pub(super) fn start(&mut self, now: Instant, attempt: AttemptId, key: PublicKey, rungs: RungSet) -> bool {
         if self.attempt.is_some_and(|(latest, _)| latest == attempt) {
             if matches!(self.search, Search::Promised { .. }) {
                 // Nothing more follows: it is over already.
@@ -175,7 +175,7 @@ impl Peer {
             return false;
         }
         self.attempt = Some((attempt, key));
-        self.search = Search::Running { until: now + ATTEMPT_TIMEOUT };
+        self.search = Search::Running { until: now + ATTEMPT_TIMEOUT, rungs };
         true
     }
 
@@ -244,7 +244,12 @@ impl Peer {
     /// The session's last link is gone.
     pub(super) fn down(&mut self, reason: String) -> Option<Via> {
         self.error = Some(reason);
-        self.link.take().and_then(|link| link.via)
+        let link = self.link.take()?;
+        if matches!(self.search, Search::Running { rungs, .. } if !rungs.contains(link.rung)) {
+            // It only looked for better ones, and what is wanted now is any: that is not to wait for its end.
+            self.search = Search::Idle;
+        }
+        link.via
     }
 
     /// From now on the peer, which is of another user, may open these targets. Gives them back if that is a
@@ -306,9 +311,14 @@ impl Peer {
     }
 
     /// Signalling is lost: what was asked will not be answered.
-    pub(super) fn signal_lost(&mut self) {
+    pub(super) fn signal_lost(&mut self, now: Instant) {
         if matches!(self.search, Search::Asking | Search::Promised { .. }) {
             self.search = Search::Idle;
+            if self.link.is_some() {
+                // It may have been asked for because the network had changed.
+                self.better.due = Some(now);
+                self.better.doubted = true;
+            }
         }
     }
 
@@ -324,7 +334,7 @@ impl Peer {
     pub(super) fn expire(&mut self, now: Instant, rng: &mut Rng) -> Option<String> {
         let reason = match self.search {
             Search::Promised { until } if until <= now => "the server did not begin the attempt it promised",
-            Search::Running { until } if until <= now => "the attempt did not end",
+            Search::Running { until, .. } if until <= now => "the attempt did not end",
             Search::Waiting { until, why: Why::LinkFollows } if until <= now => {
                 self.search = Search::Idle;
                 return None;
@@ -339,7 +349,7 @@ impl Peer {
     pub(super) fn timeout(&self) -> Option<Instant> {
         match self.search {
             Search::Promised { until }
-            | Search::Running { until }
+            | Search::Running { until, .. }
             | Search::Waiting { until, why: Why::LinkFollows } => Some(until),
             Search::Idle | Search::Asking | Search::Waiting { .. } => None,
         }

@@ -91,7 +91,7 @@ impl Agent {
         }
         let targets = relay::limits(&name, start.targets);
         peer.restrict(targets.clone().unwrap_or_default());
-        if peer.start(now, start.attempt, start.key) {
+        if peer.start(now, start.attempt, start.key, rungs) {
             self.counters.attempts += 1;
             tracing::debug!(peer = %name, attempt = ?start.attempt, asked = start.asked, "attempt begins");
             let server_time = self.signal.clock().unix(now);

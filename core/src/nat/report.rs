@@ -208,9 +208,10 @@ impl NatReport {
         }
     }
 
-    /// The same without what changes every minute: whether a report is news is judged by it.
+    /// The same with all proofs alike, since they change every minute: whether a report is news is judged by it.
     pub(crate) fn without_proofs(&self) -> Self {
-        let bare = |behaviour: Option<Behaviour>| behaviour.map(|one| Behaviour { proof: None, ..one });
+        let alike = |one: Behaviour| one.proof.map(|_| Proof([0; Proof::LENGTH]));
+        let bare = |behaviour: Option<Behaviour>| behaviour.map(|one| Behaviour { proof: alike(one), ..one });
         Self { udp4: bare(self.udp4), udp6: bare(self.udp6), tcp4: bare(self.tcp4), tcp6: bare(self.tcp6) }
     }
 }

@@ -22,10 +22,11 @@
 //! Some NATs take an unasked-for packet badly. Linux's, where its own firewall lets packets to itself in,
 //! notes the sender and port as in use, and when the node behind it then sends to that sender, gives *another*
 //! port than the one that the peer was told. So the first packets to such a NAT have to come after those
-//! that leave it. Two things see to that. They begin as *openers*, with a time to live that gets them
-//! through this side's NATs and no further ([`OPENERS`]). And of the two sides the controlled one sends
-//! whole probes first; the controlling one waits until it hears one, or for `HOLD_CONTROLLING`, which
-//! costs no time: it is the one that goes on by a handshake when it hears something.
+//! that leave it; unless this side lets all ports of the peer in, and so hears it from whichever it is. Two
+//! things see to that. They begin as *openers*, with a time to live that gets them through this side's NATs
+//! and no further ([`OPENERS`]). And of the two sides the controlled one sends whole probes first; the
+//! controlling one waits until it hears one, or for `HOLD_CONTROLLING`, which costs no time: it is the one
+//! that goes on by a handshake when it hears something.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -163,7 +164,8 @@ impl Plan {
 
     /// The table above, for the peer seen at `public`.
     fn pair(&mut self, own: &Behaviour, peer: &Behaviour, public: SocketAddr, role: Role) -> Way {
-        let harmed = is_harmed(peer);
+        // Whom all ports of the peer may write to is found from whatever port the peer then has.
+        let harmed = is_harmed(peer) && !is_unfiltered(own);
         self.hold = match (harmed, role) {
             (false, _) => Duration::ZERO,
             (true, Role::Controlled) => HOLD_CONTROLLED,

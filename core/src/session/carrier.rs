@@ -25,6 +25,8 @@ pub(super) struct Slot {
     pub(super) remote: Option<SocketAddr>,
     /// Whether the peer is seen at an address of its own interface.
     pub(super) direct: bool,
+    /// Whether the peer says so of this node.
+    pub(super) seen_direct: bool,
     /// Known once it may be nominated (controlling side), or was (the other).
     pub(super) rung: Option<Rung>,
     /// Since when it has not been the nominated one.

@@ -143,7 +143,10 @@ impl Session {
         while let Some(slot) = self.links.get_mut(at) {
             at += 1;
             let id = slot.id;
-            let Some(ending) = self.digest_link(now, id).err() else { continue };
+            let Some(ending) = self.digest_link(now, id).err() else {
+                self.greeted(now, id);
+                continue;
+            };
             self.settle(now);
             self.end(now, id, &ending.to_string());
             // Others may have gone with it: those that are looked at twice have nothing new.

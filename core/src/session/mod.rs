@@ -234,6 +234,7 @@ impl Session {
         if self.runs.len() == MAX_RUNS {
             let mut oldest = self.runs.remove(0);
             self.finish(now, &mut oldest);
+            self.hang_up(now, oldest.id());
         }
         let dials: SmallVec<[(SocketAddr, bool); attempt::MAX_DIALS]> = attempt
             .dials()
@@ -344,6 +345,7 @@ impl Session {
                 input.len()
             }
         };
+        self.greeted(now, link);
         self.settle(now);
         if let Some(ending) = ending {
             self.end(now, link, &ending.to_string());
@@ -482,6 +484,7 @@ impl Session {
         for run in &mut runs {
             if run.deadline().is_some_and(|deadline| now >= deadline) {
                 self.finish(now, run);
+                self.hang_up(now, run.id());
             }
         }
         runs.retain(|run| now < run.expiry());
@@ -514,6 +517,7 @@ impl Session {
             attempt,
             remote,
             direct: false,
+            seen_direct: false,
             rung: None,
             spare_since: now,
             stage: Stage::Handshake,

@@ -108,6 +108,12 @@ impl Nomination {
         }
     }
 
+    /// Whether nothing is known of the peer's process, and nothing has been nominated: there are no streams that it
+    /// could know of.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.peer.is_none() && self.epoch == 0
+    }
+
     /// Whether streams move over `link`.
     pub(super) fn carries(&self, link: LinkId) -> bool {
         self.carrying == Carrying::Attached(link)

@@ -76,6 +76,15 @@ impl Session {
             }
         }
         for (id, number, dial) in wanted {
+            if dial.from == tcp::From::Listening {
+                // An older attempt's would stand in its way.
+                self.close_where(now, "a newer attempt dials", |slot| {
+                    slot.attempt != id
+                        && slot.remote == Some(dial.to)
+                        && slot.relay.is_none()
+                        && matches!(slot.carrier, Carrier::Dialled)
+                });
+            }
             let link = self.add_slot(now, id, Some(dial.to), Carrier::Dialled);
             if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {
                 let direct = run.attempt.is_host(Transport::Tcp, dial.to);

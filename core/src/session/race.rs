@@ -1,8 +1,9 @@
 //! Which link carries the session: the race of an attempt, and what takes over from what.
 //!
-//! The controlling side nominates the first link that is ready, and a better one of the same attempt when that
-//! is ready: streams move, and lose nothing. A newer attempt's link takes over where it is at least as good.
-//! A worse one does only when the nominated link is suspect, or when the peer says that it is dead.
+//! The controlling side nominates the first link that is ready, the very first one between two processes as soon as
+//! the peer has proven its key there, and a better one of the same attempt when that is ready: streams move, and
+//! lose nothing. A newer attempt's link takes over where it is at least as good. A worse one does only when the
+//! nominated link is suspect, or when the peer says that it is dead.
 
 use std::time::{Duration, Instant};
 
@@ -49,9 +50,28 @@ impl Session {
         }
     }
 
+    /// This side's hello is out on a link. Between two processes that have never met, the controlling side does not
+    /// wait for the peer's: there are no streams that the peer could tell of, and their first bytes save a round
+    /// trip. Which of two rungs the link is the peer's hello may tell; both have to be allowed.
+    pub(super) fn greeted(&mut self, now: Instant, link: LinkId) {
+        if self.role == Role::Controlled || !self.nomination.is_fresh() {
+            return;
+        }
+        let Some(slot) = self.slot(link).filter(|slot| slot.stage == Stage::Greeted) else { return };
+        let (attempt, worse, better) = (slot.attempt, slot.rung_with(false), slot.rung_with(true));
+        let allowed = |run: &Run| [worse, better].into_iter().all(|rung| run.attempt.rungs.contains(rung));
+        if self.runs.iter().any(|run| run.id() == attempt && allowed(run)) {
+            if let Some(slot) = self.slot_mut(link) {
+                slot.rung = Some(worse);
+            }
+            self.nominate(now, link, worse);
+        }
+    }
+
     fn ready(&mut self, now: Instant, link: LinkId, direct: bool) {
         let Some(slot) = self.slot_mut(link).filter(|slot| slot.stage < Stage::Ready) else { return };
         slot.stage = Stage::Ready;
+        slot.seen_direct = direct;
         if self.role == Role::Controlled {
             if self.nomination.current().is_none() {
                 self.nomination.ask_for(link, "no link here");
@@ -67,6 +87,10 @@ impl Session {
                 return self.end(now, link, &reason);
             }
             run.ready(now, rung);
+        }
+        if self.nomination.carries(link) {
+            // It was nominated before.
+            self.attached(now, link);
         }
         self.choose(now);
         self.drop_losers(now);
@@ -160,6 +184,8 @@ impl Session {
     fn nominated(&mut self, now: Instant, link: LinkId, rung: Rung) {
         self.switched = Some(now);
         let Some(slot) = self.slot_mut(link) else { return };
+        // It may not have heard from here yet when it said so.
+        let rung = rung.min(slot.rung_with(slot.seen_direct));
         slot.rung = Some(rung);
         let attempt = slot.attempt;
         if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) {
@@ -168,11 +194,12 @@ impl Session {
     }
 
     fn attached(&mut self, now: Instant, link: LinkId) {
-        let Some(slot) = self.slot(link) else { return };
+        self.down_since = None;
+        // Which rung it is, and whether it lasts, the peer's hello will tell.
+        let Some(slot) = self.slot(link).filter(|slot| slot.stage == Stage::Ready) else { return };
         let (attempt, remote, rung) = (slot.attempt, slot.remote, slot.hope());
         let floor = slot.lane().and_then(super::lane::Lane::floor);
         let via = slot.relay.as_ref().map(|through| through.via());
-        self.down_since = None;
         self.told_up = true;
         self.nomination.rtt(link, floor);
         if let Some(remote) = remote {
@@ -217,6 +244,14 @@ impl Session {
             }
         }
         self.runs = runs;
+    }
+
+    /// Dials no more for an attempt that is over: its connections would stand in the way of the next one's,
+    /// which leave by the same port for the same address.
+    pub(super) fn hang_up(&mut self, now: Instant, id: AttemptId) {
+        self.close_where(now, "the attempt is over", |slot| {
+            slot.attempt == id && slot.relay.is_none() && matches!(slot.carrier, Carrier::Dialled)
+        });
     }
 
     pub(super) fn close_where(&mut self, now: Instant, reason: &str, doomed: impl Fn(&Slot) -> bool) {

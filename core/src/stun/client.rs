@@ -61,10 +61,13 @@ pub fn request(transaction: Transaction, ask: Ask) -> Vec<u8> {
     }
     // What is ours comes in answers that are not longer than the request: this is the padding for them.
     push(&mut bytes, ADDRESS_PROOF, &[0; PADDING]);
-    let length = bytes.len().saturating_sub(MessageHeader::LENGTH);
+    // The answer has one too, then: an address that was damaged on the way would be believed for minutes.
+    let length = (bytes.len() + FINGERPRINT).saturating_sub(MessageHeader::LENGTH);
     if let (Some(place), Ok(length)) = (bytes.get_mut(2..4), u16::try_from(length)) {
         place.copy_from_slice(&length.to_be_bytes());
     }
+    let sum = u32::from_be_bytes(Fingerprint::compute(&[&bytes])) ^ FINGERPRINT_MASK;
+    push(&mut bytes, Fingerprint::TYPE, &sum.to_be_bytes());
     bytes
 }
 
@@ -150,10 +153,13 @@ pub fn read(bytes: &[u8]) -> Option<Message> {
 
 /// RFC 8489 section 5.
 const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
+/// The attribute of a checksum, in bytes, and what that is masked with (RFC 8489 section 14.7).
+const FINGERPRINT: usize = 8;
+const FINGERPRINT_MASK: u32 = 0x5354_554e;
 /// What servers of the time of RFC 3489 send, and some of today's send besides.
 const MAPPED_ADDRESS: AttributeType = AttributeType::new(0x0001);
 /// So that a request is as long as the longest answer that it gets: header 20, two IPv6 addresses of 24, a
-/// proof of 20; the header and the attribute's own take 24 of them.
+/// proof of 20, a fingerprint of 8; the header, the attribute's own and the fingerprint take 32 of them.
 const PADDING: usize = 64;
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use inp2p_core::path::Rung;
 
 use crate::nat::Preset;
-use crate::scenario::{Forward, Manner, Party, Scenario, Stream, Trouble, What};
+use crate::scenario::{Forward, Manner, Party, Relay, Scenario, Stream, Trouble, What};
 
 /// The rungs that exist so far, best first.
 pub const RUNGS: &[Rung] = &[
@@ -29,8 +29,10 @@ pub const RUNGS: &[Rung] = &[
 pub enum Chance {
     /// It cannot.
     Never,
-    /// With luck: where ports have to be guessed, or two packets have to cross at the right moment.
+    /// With luck.
     Perhaps,
+    /// Nearly always: where ports have to be guessed or predicted. How often is for `tests/punching.rs`.
+    Likely,
     /// It has to.
     Surely,
 }
@@ -41,19 +43,55 @@ pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
     RUNGS.iter().copied().find(|rung| chance(scenario, a, b, *rung) == Chance::Surely)
 }
 
+/// The best rung that is to be expected between two nodes who have the network for themselves.
+pub fn expected(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
+    RUNGS.iter().copied().find(|rung| chance(scenario, a, b, *rung) >= Chance::Likely)
+}
+
 /// Whether a rung that exists may lead from one node to another, once everything is calm.
 pub fn chance(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
     match rung {
-        _ if !RUNGS.contains(&rung) => Chance::Never,
+        _ if !RUNGS.contains(&rung) || !scenario.knows(a, b) => Chance::Never,
         Rung::ServerRelay if scenario.server_relay => Chance::Surely,
         Rung::ServerRelay => Chance::Never,
-        // All nodes are one user's, to whom a relay for all users is one of his own.
-        Rung::PrivateRelay => relayed(scenario, a, b),
-        Rung::SuperRelay => Chance::Never,
-        Rung::UdpDirect | Rung::UdpPunch | Rung::TcpDirect | Rung::TcpPunch => {
-            paths::between(&scenario.ends_at(a), &scenario.ends_at(b), rung)
+        Rung::PrivateRelay | Rung::SuperRelay => relayed(scenario, a, b, rung),
+        Rung::UdpDirect | Rung::UdpPunch => {
+            let chance = paths::between(&scenario.ends_at(a), &scenario.ends_at(b), rung);
+            let unsure =
+                |node| is_crowded(scenario, node) || (rung == Rung::UdpPunch && clashes(scenario, node));
+            if unsure(a) || unsure(b) { chance.min(Chance::Perhaps) } else { chance }
+        }
+        Rung::TcpDirect => paths::between(&scenario.ends_at(a), &scenario.ends_at(b), rung),
+        Rung::TcpPunch => {
+            let chance = paths::between(&scenario.ends_at(a), &scenario.ends_at(b), rung);
+            let unsure = |node| clashes(scenario, node);
+            if unsure(a) || unsure(b) { chance.min(Chance::Perhaps) } else { chance }
         }
     }
+}
+
+/// Whether another node of the house may have the port that a NAT would keep: then this one's differs from peer to
+/// peer, by who of the house talks to that peer.
+fn clashes(scenario: &Scenario, node: usize) -> bool {
+    let site = scenario.ends_at(node);
+    let mut mates = (0..scenario.nodes.len()).filter(|mate| *mate != node);
+    paths::keeps_ports_by_peer(&site)
+        && mates.any(|mate| {
+            [scenario.begins_at(mate), scenario.ends_at(mate)].iter().any(|at| at.house == site.house)
+        })
+}
+
+/// Whether the NAT before a node may have no room, because somebody behind it guesses ports to reach a peer: what
+/// that opens stays for as long as mappings live, up to two minutes.
+fn is_crowded(scenario: &Scenario, node: usize) -> bool {
+    let site = scenario.ends_at(node);
+    let sites = |node: usize| [scenario.begins_at(node), scenario.ends_at(node)];
+    let is_mate = |node: usize| sites(node).iter().any(|mate| mate.house == site.house);
+    let pairs =
+        scenario.forwards.iter().flat_map(|forward| [(forward.from, forward.to), (forward.to, forward.from)]);
+    pairs
+        .filter(|(mate, _)| is_mate(*mate))
+        .any(|(_, peer)| sites(peer).iter().any(|peer| paths::exhausts(&site, peer)))
 }
 
 /// Whether a link of that rung, better than the best one that has to be, is no surprise: by luck, or because it
@@ -66,11 +104,18 @@ pub fn is_luck(scenario: &Scenario, forward: &Forward, rung: Rung, best: Option<
 }
 
 /// Whether another node relays for the two: one that is to, and that both can dial.
-fn relayed(scenario: &Scenario, a: usize, b: usize) -> Chance {
+fn relayed(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
+    let users = [a, b].map(|node| scenario.nodes[node].user);
+    let is_of_both = |node: usize| users == [scenario.nodes[node].user; 2];
+    let serves = |node: usize| match (scenario.nodes[node].relay, rung) {
+        // To its own user a relay for all users is one of his own.
+        (Some(_), Rung::PrivateRelay) => is_of_both(node),
+        (Some(Relay::Super), Rung::SuperRelay) => !is_of_both(node),
+        _ => false,
+    };
     let leaves = |node: usize| scenario.ends_at(node).preset != Preset::Only443;
     let others = (0..scenario.nodes.len()).filter(|node| *node != a && *node != b);
-    let serving =
-        others.filter(|node| scenario.nodes[*node].relay.is_some()).map(|node| scenario.ends_at(node));
+    let serving = others.filter(|node| serves(*node)).map(|node| scenario.ends_at(node));
     let best = serving.map(|site| match site.preset {
         // Seen at its own address, so the server can try it, and everybody dials it there.
         Preset::Open => Chance::Surely,
@@ -99,7 +144,8 @@ pub fn fate(scenario: &Scenario, stream: &Stream) -> Fate {
     let calm = Scenario { faults: Vec::new(), ..scenario.clone() };
     let (before, after) = (best(&calm, forward.from, forward.to), best(scenario, forward.from, forward.to));
     let lucky = |at: &Scenario| {
-        RUNGS.iter().any(|rung| chance(at, forward.from, forward.to, *rung) == Chance::Perhaps)
+        let chances = RUNGS.iter().map(|rung| chance(at, forward.from, forward.to, *rung));
+        chances.into_iter().any(|chance| matches!(chance, Chance::Perhaps | Chance::Likely))
     };
     if before.is_some() != after.is_some() || (after.is_none() && (lucky(&calm) || lucky(scenario))) {
         // Who moves has a path for a part of the time, and some find one by luck.

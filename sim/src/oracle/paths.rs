@@ -13,12 +13,10 @@ use crate::scenario::{Assignment, Site, V6};
 pub(super) fn between(a: &Site, b: &Site, rung: Rung) -> Chance {
     let certain = |is: bool| if is { Chance::Surely } else { Chance::Never };
     match rung {
-        Rung::UdpDirect if exhausted(a) || exhausted(b) => certain(datagrams(a, b)).min(Chance::Perhaps),
         Rung::UdpDirect => certain(datagrams(a, b)),
         Rung::TcpDirect => certain(dials(a, b) || dials(b, a)),
-        // Nothing plans by NATs yet: both sides call each other's addresses, and what fits gets through.
-        Rung::UdpPunch => udp_punch(a, b).min(Chance::Perhaps),
-        Rung::TcpPunch => tcp_punch(a, b).min(Chance::Perhaps),
+        Rung::UdpPunch => udp_punch(a, b),
+        Rung::TcpPunch => tcp_punch(a, b),
         Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => Chance::Never,
     }
 }
@@ -72,30 +70,45 @@ fn port(site: &Site) -> Port {
     }
 }
 
-/// Whether a guess of ports may take all that the NAT has for its customer, for as long as mappings live.
-fn exhausted(site: &Site) -> bool {
-    let small = matches!(site.quirks.ports, Some(Assignment::Block(size)) if size < GUESS);
-    small && matches!(site.preset, Preset::SymmetricRandom | Preset::SymmetricSequential)
+/// Whether a NAT has a mapping for each peer and keeps the inside port where it is free for that peer.
+pub(super) fn keeps_ports_by_peer(site: &Site) -> bool {
+    let symmetric =
+        matches!(site.preset, Preset::SymmetricRandom | Preset::SymmetricSequential | Preset::Only443);
+    symmetric && site.quirks.ports == Some(Assignment::Preserving)
+}
+
+/// Whether the two guess ports to reach each other, and that may take all the ports, or all the room, that the
+/// NAT before `site` has, for as long as mappings live.
+pub(super) fn exhausts(site: &Site, peer: &Site) -> bool {
+    let symmetric = matches!(site.preset, Preset::SymmetricRandom | Preset::SymmetricSequential);
+    let few = symmetric && matches!(site.quirks.ports, Some(Assignment::Block(size)) if size < SOCKETS);
+    let small = (1..PROBES).contains(&site.quirks.table);
+    (few || small) && udp_punch(site, peer) == Chance::Likely
 }
 
 fn udp_punch(a: &Site, b: &Site) -> Chance {
-    let lets_in_all_ports = |site: &Site| matches!(site.preset, Preset::FullCone | Preset::AddressRestricted);
     if !has_udp(a) || !has_udp(b) {
         return Chance::Never;
     }
-    if a.carrier == b.carrier {
-        // They meet at their carrier's outside address, which leads back inside.
-        return Chance::Perhaps;
-    }
     match (port(a), port(b)) {
+        // Neighbours behind one carrier too: its outside address leads back inside.
         (Port::Known, Port::Known) => Chance::Surely,
         // Whoever lets all ports of an address in learns the port from the first packet.
         (Port::Known, _) if lets_in_all_ports(a) => Chance::Surely,
         (_, Port::Known) if lets_in_all_ports(b) => Chance::Surely,
-        (Port::Unknown, Port::Unknown) => Chance::Never,
-        // Others behind the same NAT, and other connections, take ports too.
-        _ => Chance::Perhaps,
+        // A guess on one side tells nothing of the other side's port.
+        (Port::Unknown, Port::Unknown | Port::Regular) | (Port::Regular, Port::Unknown) => Chance::Never,
+        // By the birthday paradox; or predicted, while others behind the same NAT, and other connections, take
+        // ports too.
+        (Port::Known, Port::Unknown | Port::Regular) | (Port::Unknown | Port::Regular, Port::Known) => {
+            Chance::Likely
+        }
+        (Port::Regular, Port::Regular) => Chance::Likely,
     }
+}
+
+fn lets_in_all_ports(site: &Site) -> bool {
+    matches!(site.preset, Preset::FullCone | Preset::AddressRestricted)
 }
 
 fn tcp_punch(a: &Site, b: &Site) -> Chance {
@@ -103,16 +116,14 @@ fn tcp_punch(a: &Site, b: &Site) -> Chance {
         return Chance::Never;
     }
     match (port(a), port(b)) {
-        // A SYN that comes too early meets a reset where NATs send one, and is on its own where they do not.
-        (Port::Known, Port::Known) if a.carrier != b.carrier && !resets(a) && !resets(b) => Chance::Surely,
+        (Port::Known, Port::Known) => Chance::Surely,
+        // Connections are not guessed: a relay does better.
         (Port::Unknown, _) | (_, Port::Unknown) => Chance::Never,
-        _ => Chance::Perhaps,
+        (Port::Known | Port::Regular, Port::Regular) | (Port::Regular, Port::Known) => Chance::Likely,
     }
 }
 
-fn resets(site: &Site) -> bool {
-    site.quirks.resets || site.preset == Preset::SymmetricRandom
-}
-
-/// As many sockets as both rounds of a guess open.
-const GUESS: u16 = 768;
+/// More sockets than a row and both rounds of a guess open.
+const SOCKETS: u16 = 768;
+/// More ports than both rounds of a guess try, each of which is a session of the one mapping.
+const PROBES: u16 = 1_536;

@@ -10,11 +10,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use inp2p_driver::net::{Interface, ListenIo, Net, RecvBatch, StreamIo, TcpConfig, TimerIo, Transmit, UdpIo};
 
+use super::mishap::{Mishap, Numbers};
 use crate::executor::lock;
 use crate::net::SimNet;
 use crate::programs::SERVER_PORT;
@@ -52,6 +53,10 @@ pub enum Flaw {
     GrowsDeaf,
     /// More tasks are started than any work needs.
     Hoards,
+    /// A socket that has met with this once hears no more of peers.
+    Deafens(Mishap),
+    /// QUIC's packets are taken for what was sent, whatever comes.
+    Unsealed,
 }
 
 /// A network with a flaw.
@@ -115,7 +120,7 @@ impl Net for FlawedNet {
     }
 
     fn bind_udp(&self, local: SocketAddr) -> io::Result<FlawedUdp> {
-        Ok(FlawedUdp { inner: self.inner.bind_udp(local)?, flaw: self.flaw })
+        Ok(FlawedUdp { inner: self.inner.bind_udp(local)?, flaw: self.flaw, numbers: Mutex::default() })
     }
 
     fn listen(&self, config: &TcpConfig) -> io::Result<FlawedListener> {
@@ -200,6 +205,7 @@ impl TimerIo for FlawedTimer {
 pub(crate) struct FlawedUdp {
     inner: SimUdp,
     flaw: Flaw,
+    numbers: Mutex<Numbers>,
 }
 
 impl UdpIo for FlawedUdp {
@@ -208,12 +214,20 @@ impl UdpIo for FlawedUdp {
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>> {
-        self.inner.poll_recv(cx, batch)
+        let Flaw::Deafens(mishap) = self.flaw else { return self.inner.poll_recv(cx, batch) };
+        loop {
+            let filled = ready!(self.inner.poll_recv(cx, batch))?;
+            let left = lock(&self.numbers).unwrap(mishap, batch, filled);
+            if left > 0 {
+                return Poll::Ready(Ok(left));
+            }
+        }
     }
 
     fn try_send(&self, transmit: &Transmit, bytes: &[u8]) -> io::Result<()> {
         match self.flaw {
             Flaw::ConnectsOnce => Ok(()),
+            Flaw::Deafens(_) => self.inner.try_send(transmit, &lock(&self.numbers).wrap(transmit.to, bytes)),
             _ => self.inner.try_send(transmit, bytes),
         }
     }
@@ -223,7 +237,10 @@ impl UdpIo for FlawedUdp {
     }
 
     fn max_segments(&self) -> usize {
-        self.inner.max_segments()
+        match self.flaw {
+            Flaw::Deafens(_) => 1,
+            _ => self.inner.max_segments(),
+        }
     }
 }
 

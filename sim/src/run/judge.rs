@@ -33,7 +33,7 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
     }
     for ((at, forward), (_, record)) in scenario.forwards.iter().enumerate().zip(&probes) {
         let status = stage.status(forward.from);
-        let peer = node_name(forward.to);
+        let peer = stage.named(forward.from, forward.to);
         let peer = status.as_ref().and_then(|status| status.peers.iter().find(|entry| entry.node == peer));
         let rung = peer.and_then(|peer| peer.rung);
         report.rungs.push(rung);
@@ -43,7 +43,10 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
             best => best,
         };
         let (from, to) = (forward.from, forward.to);
-        if rung != best {
+        // The other user's node may have a link to this one, to which it leads.
+        let best = if scenario.knows(from, to) { best } else { None };
+        let is_theirs = !scenario.knows(from, to) && scenario.knows(to, from);
+        if rung != best && !is_theirs {
             let why = peer.and_then(|peer| peer.error.clone()).unwrap_or_default();
             let (rung, best) = (name(rung), name(best));
             report.problems.push(format!(
@@ -86,7 +89,7 @@ pub(super) fn streams(scenario: &Scenario, report: &mut Report) {
         let mut problem = |what: &str| {
             report.problems.push(format!("stream {at} ({}): {what}: {record:?}", stream.manner.name()));
         };
-        let Record { client, target, met } = record;
+        let Record { client, target, met, met_at: _ } = record;
         for (from, to, whom) in [(client, target, "the target"), (target, client, "the local program")] {
             if to.wrong.is_some() {
                 problem(&format!("a wrong byte came to {whom}"));
@@ -118,7 +121,7 @@ pub(super) fn streams(scenario: &Scenario, report: &mut Report) {
     }
 }
 
-fn completed(stream: &Stream, Record { client, target, met }: &Record) -> bool {
+fn completed(stream: &Stream, Record { client, target, met, .. }: &Record) -> bool {
     let done = |half: &Half| half.end == End::Done && half.finished;
     let broken = |half: &Half| matches!(half.end, End::Broken(_));
     match stream.manner {

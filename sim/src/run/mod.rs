@@ -18,8 +18,11 @@
 mod flaw;
 mod judge;
 mod logbook;
+mod mishap;
+mod punch;
 mod stage;
 mod traffic;
+mod unsealed;
 
 use std::fmt;
 use std::time::Duration;
@@ -30,6 +33,8 @@ use tracing::level_filters::LevelFilter;
 
 pub use self::flaw::Flaw;
 use self::logbook::Logbook;
+pub use self::mishap::Mishap;
+pub use self::punch::{Meeting, meetings};
 use self::stage::Stage;
 pub use self::traffic::{End, Half, Record};
 use crate::clock::Time;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use inp2p_core::server::SHARES_FILE;
 use inp2p_core::status::Status;
 use inp2p_driver::agent::AgentHandle;
 use inp2p_driver::net::Net;
@@ -22,7 +23,7 @@ use crate::link::LinkConfig;
 use crate::nat::Preset;
 use crate::net::SimNet;
 use crate::programs;
-use crate::scenario::{Party, Place, Relay, Scenario, Trouble, What};
+use crate::scenario::{Party, Place, Relay, Scenario, Share, Trouble, What};
 use crate::topology::{Home, prefix, public};
 use crate::world::World;
 
@@ -101,9 +102,14 @@ impl Stage {
     fn start_server(&self) {
         let (running, port) = (self.running.clone(), server_port(&self.scenario));
         let relay = self.scenario.server_relay.then(ServerRelay::default);
+        let shares = shares_file(&self.scenario);
         self.world.program(self.server, move |net| {
             let running = running.clone();
             let setup = programs::server(&net);
+            if setup.store.load(SHARES_FILE).ok().flatten().is_none() {
+                let saved = setup.store.save(SHARES_FILE, shares.as_bytes());
+                debug_assert!(saved.is_ok(), "memory takes it");
+            }
             net.clone().spawn("main", async move {
                 let setup = ServerSetup { ws_port: port, relay, ..setup };
                 match inp2p_driver::server::start(net, setup).await {
@@ -120,13 +126,20 @@ impl Stage {
         let relay = self.scenario.nodes[number].relay;
         let own = self.scenario.forwards.iter().enumerate().filter(|(_, forward)| forward.from == number);
         let rules: Vec<String> = own
-            .map(|(at, forward)| format!("{}:{}:{SERVICE_PORT}", forward_port(at), node_name(forward.to)))
+            .map(|(at, forward)| {
+                format!("{}:{}:{SERVICE_PORT}", forward_port(at), self.named(number, forward.to))
+            })
             .collect();
+        let user = programs::user(self.scenario.nodes[number].user);
         self.world.program(self.nodes[number], move |net: SimNet| {
             net.spawn("service", traffic::service(net.clone(), ledger.clone()));
             let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
             let mut setup = programs::node(&net, &name, "server", &rules);
             setup.port = port;
+            setup.agent.user = user.clone();
+            if flaw == Some(Flaw::Unsealed) {
+                setup.crypto = super::unsealed::ciphers();
+            }
             if let Some(relay) = relay {
                 setup = programs::relaying(setup, relay == Relay::Super);
             }
@@ -146,6 +159,13 @@ impl Stage {
                 }
             });
         });
+    }
+
+    /// What one node calls another one.
+    pub(crate) fn named(&self, node: usize, other: usize) -> String {
+        let (user, others) = (self.scenario.nodes[node].user, self.scenario.nodes[other].user);
+        let foreign = (user != others).then(|| format!("@{}", programs::user(others)));
+        node_name(other) + &foreign.unwrap_or_default()
     }
 
     /// Why programs did not start.
@@ -355,6 +375,17 @@ fn forward_port(number: usize) -> u16 {
 fn server_port(scenario: &Scenario) -> u16 {
     let strict = scenario.presets().any(|preset| preset == Preset::Only443);
     if strict { 443 } else { programs::SERVER_PORT }
+}
+
+/// The server's file of shares. Each is for the service that is there, and for no other.
+fn shares_file(scenario: &Scenario) -> String {
+    let entry = |share: &Share| {
+        let (user, to) = (programs::user(scenario.nodes[share.node].user), programs::user(share.user));
+        let node = node_name(share.node);
+        format!(r#"{{"user":"{user}","node":"{node}","to":"{to}","targets":["127.0.0.1:{SERVICE_PORT}"]}}"#)
+    };
+    let entries: Vec<String> = scenario.shares.iter().map(entry).collect();
+    format!(r#"{{"version":1,"shares":[{}]}}"#, entries.join(","))
 }
 
 fn small(number: usize) -> u16 {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use inp2p_driver::net::{ListenIo, Net, StreamIo, TcpConfig, TimerIo};
 
+use crate::clock::Time;
 use crate::executor::lock;
 use crate::net::SimNet;
 use crate::scenario::{Manner, Stream};
@@ -27,6 +28,8 @@ pub struct Record {
     pub target: Half,
     /// How many connections came to the target for it.
     pub met: u32,
+    /// When its first byte came to the target.
+    pub met_at: Option<Time>,
 }
 
 /// What one end did and saw.
@@ -175,6 +178,7 @@ async fn target(net: SimNet, mut io: SimStream, ledger: Arc<Ledger>) {
     let Some(plan) = ledger.plan(stream) else { return };
     if let Some((_, record)) = lock(&ledger.records).get_mut(stream) {
         record.met += 1;
+        record.met_at.get_or_insert(net.time());
     }
     let mut end = Ending::new(ledger.clone(), stream, Role::Target);
     ledger.write(stream, Role::Target, |half| half.received = NUMBER as u64);

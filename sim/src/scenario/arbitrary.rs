@@ -15,7 +15,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::{
-    Assignment, Forward, Line, Manner, Node, Party, Place, Quirks, Relay, Scenario, Stream, Trouble, V6, What,
+    Assignment, Forward, Line, Manner, Node, Party, Place, Quirks, Relay, Scenario, Share, Stream, Trouble,
+    V6, What,
 };
 use crate::nat::Preset;
 
@@ -41,13 +42,19 @@ impl Scenario {
 
     /// Any scenario.
     pub fn strategy() -> impl Strategy<Value = Self> {
-        let forwards = vec((any::<u8>(), any::<u8>()), 1..=4);
-        let parts = (vec(node(), 2..=6), forwards, vec(stream(), 0..=6), any::<u16>(), vec(trouble(), 0..=5));
+        let forwards = vec((any::<u8>(), any::<u8>()), 1..=MOST_FORWARDS);
+        let parts = (
+            vec(node(), 2..=MOST_NODES),
+            forwards,
+            vec(stream(), 0..=6),
+            any::<u16>(),
+            vec(trouble(), 0..=5),
+        );
         let server_relay = weighted(RELAYS);
         let seed = any::<u64>().no_shrink();
-        (seed, server_relay, parts).prop_map(
-            |(seed, server_relay, (nodes, forwards, streams, swarm, faults))| {
-                let nodes = settle(nodes);
+        (seed, server_relay, parts, users()).prop_map(
+            |(seed, server_relay, (nodes, forwards, streams, swarm, faults), users)| {
+                let mut nodes = settle(nodes);
                 let count = nodes.len();
                 let forwards: Vec<Forward> = forwards.into_iter().map(|pair| forward(pair, count)).collect();
                 let streams = streams
@@ -56,9 +63,38 @@ impl Scenario {
                 let streams = streams.collect();
                 let faults = faults.into_iter().filter(|fault| (swarm >> fault.kind) & 1 == 1);
                 let faults = faults.map(|fault| fault.meant(count)).collect();
-                Self { seed, server_relay, nodes, forwards, streams, faults }
+                let shares = users.map(|users| users.meant(&mut nodes, &forwards)).unwrap_or_default();
+                Self { seed, server_relay, nodes, shares, forwards, streams, faults }
             },
         )
+    }
+}
+
+/// Whose nodes they are, where they are not all one user's.
+#[derive(Debug, Clone)]
+struct RawUsers {
+    of_nodes: Vec<u8>,
+    /// By forward: whether its target is shared, if it leads to another user's node.
+    shared: Vec<bool>,
+}
+
+fn users() -> impl Strategy<Value = Option<RawUsers>> {
+    let users = (vec(0..USERS, MOST_NODES), vec(weighted(0.85), MOST_FORWARDS));
+    proptest::option::weighted(0.3, users.prop_map(|(of_nodes, shared)| RawUsers { of_nodes, shared }))
+}
+
+impl RawUsers {
+    /// Gives the nodes their users; which of them are shared with whom.
+    fn meant(self, nodes: &mut [Node], forwards: &[Forward]) -> Vec<Share> {
+        nodes.iter_mut().zip(self.of_nodes).for_each(|(node, user)| node.user = user);
+        let mut shares = Vec::new();
+        for (forward, shared) in forwards.iter().zip(self.shared) {
+            let share = Share { node: forward.to, user: nodes[forward.from].user };
+            if shared && nodes[forward.to].user != share.user && !shares.contains(&share) {
+                shares.push(share);
+            }
+        }
+        shares
     }
 }
 
@@ -186,6 +222,12 @@ fn trouble() -> impl Strategy<Value = RawTrouble> {
         },
     )
 }
+
+const MOST_NODES: usize = 6;
+const MOST_FORWARDS: usize = 4;
+
+/// One whose nodes are many, and two of whom have few.
+const USERS: u8 = 3;
 
 /// How often the server relays, and every other time a node.
 const RELAYS: f64 = 0.4;

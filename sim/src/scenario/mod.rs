@@ -35,6 +35,8 @@ pub struct Scenario {
     pub server_relay: bool,
     /// The nodes, two at least. There is one server besides, which has a public address.
     pub nodes: Vec<Node>,
+    /// Which nodes are shared with another user.
+    pub shares: Vec<Share>,
     /// Port forwards, from the start of their nodes on.
     pub forwards: Vec<Forward>,
     /// What local programs do with the forwards.
@@ -56,6 +58,17 @@ pub struct Node {
     pub v6: Option<V6>,
     /// For whom it relays, if it does.
     pub relay: Option<Relay>,
+    /// The user whose node it is.
+    pub user: u8,
+}
+
+/// A node of one user that those of another one may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which.
+    pub node: usize,
+    /// With whom.
+    pub user: u8,
 }
 
 /// For whom a node relays.
@@ -201,6 +214,12 @@ pub enum What {
 }
 
 impl Scenario {
+    /// Whether one node may know of another: of its own user's nodes, and of those shared with that user.
+    pub fn knows(&self, node: usize, other: usize) -> bool {
+        let (user, others) = (self.nodes[node].user, self.nodes[other].user);
+        user == others || self.shares.contains(&Share { node: other, user })
+    }
+
     /// When the last thing goes wrong, or is mended.
     pub fn calm_from(&self) -> Duration {
         let ends = self.faults.iter().map(Trouble::end);
@@ -305,6 +324,7 @@ impl Node {
             quirks: Quirks::default(),
             v6: None,
             relay: None,
+            user: 0,
         }
     }
 }

@@ -7,7 +7,8 @@ use std::fmt;
 use std::str::{FromStr, SplitWhitespace};
 
 use super::{
-    Assignment, Forward, Line, Manner, Node, Party, Place, Quirks, Relay, Scenario, Stream, Trouble, V6, What,
+    Assignment, Forward, Line, Manner, Node, Party, Place, Quirks, Relay, Scenario, Share, Stream, Trouble,
+    V6, What,
 };
 use crate::nat::Preset;
 
@@ -43,7 +44,13 @@ impl fmt::Display for Scenario {
                 Some(Relay::Private) => " relay",
                 Some(Relay::Super) => " super",
             })?;
+            if node.user > 0 {
+                write!(f, " user {}", node.user)?;
+            }
             write!(f, "{}{}", node.quirks, node.line)?;
+        }
+        for share in &self.shares {
+            write!(f, "; share {} {}", share.node, share.user)?;
         }
         for forward in &self.forwards {
             write!(f, "; forward {} {}", forward.from, forward.to)?;
@@ -161,12 +168,17 @@ impl Scenario {
                 };
                 let mut node = Node { place, ..Node::behind(Preset::Open) };
                 words.all(|words, word| {
+                    if word == "user" {
+                        node.user = words.number()?;
+                        return Ok(true);
+                    }
                     Ok(node.own_word(word)
                         || words.quirk(&mut node.quirks, word)?
                         || words.line_word(&mut node.line, word)?)
                 })?;
                 self.nodes.push(node);
             }
+            "share" => self.shares.push(Share { node: words.number()?, user: words.number()? }),
             "forward" => self.forwards.push(Forward { from: words.number()?, to: words.number()? }),
             "stream" => self.streams.push(Stream {
                 forward: words.number()?,
@@ -215,6 +227,13 @@ impl Scenario {
             |forward: &&Forward| forward.from >= nodes || forward.to >= nodes || forward.from == forward.to;
         if let Some(forward) = self.forwards.iter().find(lost) {
             return Err(format!("no forward leads from {} to {}", forward.from, forward.to));
+        }
+        let lost = |share: &&Share| {
+            self.nodes.get(share.node).is_none_or(|node| node.user == share.user)
+                || self.nodes.iter().all(|node| node.user != share.user)
+        };
+        if let Some(share) = self.shares.iter().find(lost) {
+            return Err(format!("node {} cannot be shared with user {}", share.node, share.user));
         }
         if let Some(stream) = self.streams.iter().find(|stream| stream.forward >= self.forwards.len()) {
             return Err(format!("there is no forward {}", stream.forward));

@@ -52,3 +52,46 @@ fn a_node_that_may_use_no_better_rung_asks_for_none() {
     world.run(secs(600));
     assert_eq!(attempts(&world, a).len(), 1);
 }
+
+/// What was asked for on a connection that is lost is asked for anew on the next one.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+fn a_wish_for_better_that_the_server_never_heard_is_made_again() {
+    use crate::agent::peer::{Link, Peer};
+    let now = Instant::now();
+    let mut rng = Rng::new([1; 32]);
+    let mut peer = Peer::default();
+    peer.forwarded = true;
+    let remote = "192.0.2.1:5".parse().unwrap();
+    peer.up(now, Link { rung: Rung::UdpPunch, remote, via: None }, &mut rng);
+    peer.network_changed(now);
+    assert_eq!(peer.wished_rungs(RungSet::ALL), RungSet::ALL);
+    peer.asking(now);
+    assert_eq!(peer.wish_due(now), None);
+    peer.signal_lost(now + secs(1));
+    peer.signal_back(now + secs(2));
+    assert!(peer.wish_due(now + secs(2)).is_some());
+    assert_eq!(peer.wished_rungs(RungSet::ALL), RungSet::ALL);
+}
+
+/// An attempt that looks for something better than the link cannot stand in for it.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+fn a_link_that_dies_while_a_better_one_is_tried_for_is_replaced_at_once() {
+    use crate::agent::peer::{Link, Peer};
+    let now = Instant::now();
+    let mut rng = Rng::new([1; 32]);
+    let all = [RungSet::from_iter([Rung::UdpDirect]), RungSet::ALL];
+    let due = all.map(|rungs| {
+        let mut peer = Peer::default();
+        peer.forwarded = true;
+        let remote = "192.0.2.1:5".parse().unwrap();
+        peer.up(now, Link { rung: Rung::PrivateRelay, remote, via: None }, &mut rng);
+        peer.asking(now);
+        peer.start(now, AttemptId([1; 16]), key(2), rungs);
+        peer.down("no answer".to_owned());
+        peer.wish_due(now + secs(3))
+    });
+    // The other one may bring a link of any kind by itself.
+    assert!(due[0].is_some_and(|at| at <= now + secs(3)) && due[1].is_none());
+}

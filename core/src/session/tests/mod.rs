@@ -527,3 +527,56 @@ fn a_stranger_to_the_attempt_is_turned_away() {
 
 /// What the driver encrypts ahead.
 const BURST: usize = 64 * 1024;
+
+/// A connection that is still being dialled would stand in the way of the next attempt's, which leaves by the same
+/// port for the same address.
+#[test]
+fn an_attempt_that_is_over_dials_no_more() {
+    let [low, high] = seeds();
+    #[expect(clippy::disallowed_methods, reason = "an origin for virtual time")]
+    let now = Instant::now();
+    let mut session = session(now, low, high, 1);
+    let candidate = Candidate {
+        kind: CandidateKind::ServerReflexive,
+        transport: Transport::Tcp,
+        address: SocketAddr::from(([192, 0, 2, 1], 5)),
+    };
+    let attempt = |id: u8| Attempt {
+        id: AttemptId([id; 16]),
+        punch_key: [7; 32],
+        candidates: vec![candidate],
+        rungs: RungSet::from_iter([Rung::TcpPunch]),
+        relays: Vec::new(),
+        own_nat: NatReport::default(),
+        peer_nat: NatReport::default(),
+        tcp_in: Some(Duration::ZERO),
+    };
+    let run = |session: &mut Session, until: Instant| {
+        let (mut dialled, mut closed) = (Vec::new(), Vec::new());
+        loop {
+            while let Some(action) = session.poll_action() {
+                match action {
+                    Action::Dial { link, .. } => dialled.push(link),
+                    Action::Close { link, .. } => closed.push(link),
+                    _ => {}
+                }
+            }
+            match session.deadline() {
+                Some((at, _)) if at <= until => session.tick(at),
+                _ => return (dialled, closed),
+            }
+        }
+    };
+    session.attempt(now, attempt(1));
+    let over = now + Duration::from_secs(9);
+    let (first, closed) = run(&mut session, over);
+    assert!(!first.is_empty());
+    assert_eq!(first, closed);
+    // And where the next one begins before the first is over.
+    session.attempt(over, attempt(2));
+    let (second, _) = run(&mut session, over + Duration::from_secs(1));
+    session.attempt(over + Duration::from_secs(1), attempt(3));
+    let (third, closed) = run(&mut session, over + Duration::from_secs(2));
+    assert!(!third.is_empty());
+    assert_eq!(second, closed);
+}

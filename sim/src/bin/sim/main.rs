@@ -4,6 +4,8 @@
 //! sim sweep SEEDS [FIRST]     runs so many seeds on all processors; ends with one line `hash HEX`
 //! sim replay SEED|'SCENARIO'  runs one and shows all that happened
 //! sim shrink SEED             makes a scenario that fails as small as it can be
+//! sim punching SEEDS          how often and how soon each pair of NATs is punched, over so many seeds
+//! sim meet 'SCENARIO'         what the wishes of node 0 come to, for each of its forwards
 //! sim nat-table FILE          writes the table of NAT pairs between its marks in a page
 //! sim nat-table-check FILE    says whether the page has the table as it is
 //! ```
@@ -11,6 +13,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the result is for people")]
 
 mod pairs;
+mod punching;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,11 +33,14 @@ fn main() -> ExitCode {
         ["sweep", count] => number(count).map(|count| sweep(0, count)),
         ["sweep", count, first] => number(count).and_then(|count| Ok(sweep(number(first)?, count))),
         ["replay", what] => scenario(what).map(|scenario| replay(&scenario)),
+        ["punching", seeds] => number(seeds).map(punching::punching),
+        ["meet", what] => scenario(what).map(|scenario| meet(&scenario)),
         ["shrink", seed] => number(seed).map(shrink),
         ["nat-table", page] => pairs::write(page),
         ["nat-table-check", page] => pairs::check(page),
         _ => Err(
-            "usage: sim sweep SEEDS [FIRST] | replay SEED|SCENARIO | shrink SEED | nat-table[-check] FILE"
+            "usage: sim sweep SEEDS [FIRST] | replay SEED|SCENARIO | shrink SEED | punching SEEDS | meet SCENARIO \
+             | nat-table[-check] FILE"
                 .to_owned(),
         ),
     };
@@ -144,6 +150,12 @@ fn replay(scenario: &Scenario) -> bool {
     }
     print!("{report}");
     report.problems.is_empty()
+}
+
+fn meet(scenario: &Scenario) -> bool {
+    let meetings = inp2p_sim::run::meetings(scenario, Duration::from_secs(30));
+    meetings.iter().for_each(|meeting| println!("{meeting:?}"));
+    meetings.iter().all(Option::is_some)
 }
 
 fn shrink(seed: u64) -> bool {

@@ -1,0 +1,132 @@
+//! How often, how soon and at what cost pairs of NATs are punched, over many seeds: `sim punching SEEDS`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use inp2p_core::path::Rung;
+use inp2p_sim::nat::Preset;
+use inp2p_sim::oracle::{self, Chance};
+use inp2p_sim::run::{Meeting, meetings};
+use inp2p_sim::scenario::{Forward, Line, Node, Scenario};
+
+/// What is asked of a pair on lines that lose so many packets of a thousand, each.
+#[derive(Debug, Clone, Copy)]
+struct Demand {
+    loss: u16,
+    /// Of a hundred seeds, within [`SOON`] and [`LATE`] after the wish.
+    soon: f64,
+    late: f64,
+}
+
+/// Runs so many seeds of every pair that can be punched, prints a table, and says whether all demands are met.
+pub(crate) fn punching(seeds: u64) -> bool {
+    println!(
+        "| pair | loss of each line | in 10 s | in 30 s | median | 95 % | probes at most | in a second |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let mut met = true;
+    for (at, own) in Preset::ALL.into_iter().enumerate() {
+        for peer in Preset::ALL.into_iter().skip(at) {
+            let pair = pair(own, peer, 0, 0);
+            let chance = oracle::chance(&pair, 0, 1, Rung::UdpPunch);
+            let direct = oracle::chance(&pair, 0, 1, Rung::UdpDirect) == Chance::Surely;
+            if direct || chance < Chance::Likely {
+                continue;
+            }
+            for demand in DEMANDS {
+                met &= row((own, peer), demand, seeds);
+            }
+        }
+    }
+    met
+}
+
+fn row((own, peer): (Preset, Preset), demand: Demand, seeds: u64) -> bool {
+    let all = in_parallel(seeds, |seed| {
+        meetings(&pair(own, peer, demand.loss, seed), LATE).pop().flatten().unwrap_or_default()
+    });
+    let mut times: Vec<Option<Duration>> =
+        all.iter().map(|meeting| meeting.reached(Rung::UdpPunch)).collect();
+    // Those that were never reached are the last.
+    times.sort_by_key(|time| time.unwrap_or(Duration::MAX));
+    let share = |within: Duration| {
+        let count = times.iter().flatten().filter(|time| **time <= within).count();
+        count as f64 * 100.0 / times.len().max(1) as f64
+    };
+    let at = |percent: usize| match times.get((times.len() * percent).div_ceil(100).saturating_sub(1)) {
+        Some(Some(time)) => format!("{:.2} s", time.as_secs_f64()),
+        Some(None) | None => "never".to_owned(),
+    };
+    let most = |of: fn(&Meeting) -> usize| all.iter().map(of).max().unwrap_or_default();
+    let (probes, busiest) = (most(|meeting| meeting.probes), most(|meeting| meeting.busiest));
+    let fits = share(SOON) >= demand.soon && share(LATE) >= demand.late && busiest <= PROBES_A_SECOND;
+    let mark = if fits { "" } else { " **too few**" };
+    println!(
+        "| {own}, {peer} | {} % | {:.1} %{mark} | {:.1} % | {} | {} | {probes} | {busiest} |",
+        demand.loss / 10,
+        share(SOON),
+        share(LATE),
+        at(50),
+        at(95),
+    );
+    if !fits {
+        let late = all
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| one.reached(Rung::UdpPunch).is_none_or(|time| time > SOON));
+        let seeds: Vec<usize> = late.map(|(seed, _)| seed).take(20).collect();
+        println!(
+            "  late or never with seeds {seeds:?}, as in: sim meet '{}'",
+            pair(own, peer, demand.loss, 0)
+        );
+    }
+    fits
+}
+
+/// Two nodes on lines that lose so many packets of a thousand each.
+pub(crate) fn pair(own: Preset, peer: Preset, loss: u16, seed: u64) -> Scenario {
+    let node = |preset| Node { line: Line { loss, ..Line::default() }, ..Node::behind(preset) };
+    Scenario {
+        seed,
+        nodes: vec![node(own), node(peer)],
+        forwards: vec![Forward { from: 0, to: 1 }],
+        ..Scenario::default()
+    }
+}
+
+/// What `job` makes of each number below `count`, on all processors.
+pub(crate) fn in_parallel<T: Send>(count: u64, job: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = AtomicU64::new(0);
+    let results = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return;
+                    }
+                    let result = job(number);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(number, _)| *number);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+const DEMANDS: [Demand; 3] = [
+    Demand { loss: 0, soon: 98.0, late: 99.0 },
+    Demand { loss: 50, soon: 98.0, late: 99.0 },
+    Demand { loss: 200, soon: 0.0, late: 90.0 },
+];
+
+const SOON: Duration = Duration::from_secs(10);
+const LATE: Duration = Duration::from_secs(30);
+
+/// The bound of an attempt; and a few requests to where the peer was heard.
+const PROBES_A_SECOND: usize = 220;
