@@ -179,11 +179,12 @@ impl Plan {
                 }
                 Way::Plain
             }
-            (Mapping::Regular(_), Mapping::One) if is_by_port(peer) => {
+            // A filter that is not known yet may be by port; a prediction costs little.
+            (Mapping::Regular(_), Mapping::One) if !is_unfiltered(peer) => {
                 self.fans.extend(row(Duration::ZERO, [public].into(), harmed));
                 self.guess(LATE_GUESS, Part::Open, public, harmed)
             }
-            (Mapping::One, Mapping::Regular(step)) if is_by_port(own) => {
+            (Mapping::One, Mapping::Regular(step)) if !is_unfiltered(own) => {
                 let ports = PREDICTED_AHEAD.map(|ahead| ports::ahead(public, step, ahead));
                 self.fans.push(Fan {
                     // The peer's row of sockets comes first, as far as this side can see to it.
