@@ -187,6 +187,11 @@ impl RecvBatch {
         (&mut self.buffers, &mut self.metas)
     }
 
+    /// How many bytes the first `filled` buffers hold.
+    pub fn bytes(&self, filled: usize) -> usize {
+        self.metas.iter().take(filled).map(|meta| meta.len).sum()
+    }
+
     /// The datagrams of the first `filled` buffers.
     pub fn datagrams(&self, filled: usize) -> impl Iterator<Item = (&RecvMeta, &[u8])> {
         self.metas.iter().zip(&self.buffers).take(filled).flat_map(|(meta, buffer)| {

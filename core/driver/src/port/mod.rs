@@ -254,13 +254,13 @@ impl Places {
 /// Sockets at a time: the main one, and two peers that are being guessed with 512 each.
 const MAX_SOCKETS: usize = 1025;
 
-/// Batches that wait for a busy session: with eight full buffers each, 8 MiB, as much as its windows let be
+/// Batches that wait for a busy session: with four full buffers each, 8 MiB, as much as its windows let be
 /// under way.
-const PARCELS: usize = 16;
+const PARCELS: usize = 32;
 
-/// Emptied parcels that wait for their next use, beside one of each session: one is being filled while another is
-/// read. A parcel may have grown to half a megabyte, so more are not kept.
-const SPARE_PARCELS: usize = 2;
+/// Emptied parcels that wait for their next use, beside the one that the channel gives each of its senders: one is
+/// being filled while another is read. A parcel may have grown to a quarter of a megabyte, so more are not kept.
+const SPARE_PARCELS: usize = 1;
 
 /// STUN messages that wait: answers to a few requests each of a few servers.
 const STUNS: usize = 64;
