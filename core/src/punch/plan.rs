@@ -151,7 +151,14 @@ impl Plan {
             None => Way::Hopeless(Why::NoAddress),
             Some(public) => self.pair(&own, &peer, *public, situation.role),
         };
-        let plain = matches!(way, Way::Plain | Way::GuessedByPeer | Way::Guessed);
+        // A filter that is not known may let in what is predicted to no purpose.
+        let open =
+            |side: &Behaviour| Mapping::of(side) == Mapping::One && side.filtering.is == Dependence::Unknown;
+        let plain = match way {
+            Way::Plain | Way::GuessedByPeer | Way::Guessed => true,
+            Way::Predicted => open(&own) || open(&peer),
+            Way::Hopeless(_) => false,
+        };
         if plain {
             let observed = v4.iter().take(MAX_OBSERVED);
             self.targets.extend(observed.map(|&address| Target { address, trust: Trust::Observed }));
