@@ -102,6 +102,11 @@ impl Check {
         }
     }
 
+    /// How often it is still to be run.
+    fn left(&self, arguments: &Arguments, report: &Report) -> usize {
+        self.runs(arguments).saturating_sub(report.count(&self.name))
+    }
+
     /// Whether it leaves the processors to others.
     fn only_waits(&self) -> bool {
         match self.work {
@@ -121,6 +126,7 @@ fn main() -> ExitCode {
         }
     };
     let mut checks = all(arguments.full);
+    let mut report = Report::new(checks.iter().map(|check| check.name.clone()));
     checks.retain(|check| check.name.contains(&arguments.filter));
     if let Err(missing) = possible() {
         checks.iter().for_each(|check| println!("{} ... skipped: {missing}", check.name));
@@ -130,19 +136,23 @@ fn main() -> ExitCode {
     netns::sweep_dead();
     netns::sweep_on_signals();
     let results = arguments.results.as_ref().map(|path| Results::open(path, &arguments)).transpose();
-    let results = match results {
+    let mut results = match results {
         Ok(results) => results,
         Err(error) => {
             println!("{error}");
             return ExitCode::from(2);
         }
     };
-    let report = run(&checks, &arguments, results);
+    // Those of other checks belong into the table too.
+    for (check, ended) in results.iter_mut().flat_map(|results| results.earlier.drain(..)) {
+        report.add(&check, ended);
+    }
+    let report = run(&checks, &arguments, report, results);
     let failed = report.failed();
     println!("\nlab: {} passed; {failed} failed; 0 skipped", report.passed());
-    let wanted: usize = checks.iter().map(|check| check.runs(&arguments)).sum();
-    if report.runs() < wanted {
-        println!("lab: {} of {wanted} runs are left: run it again", wanted - report.runs());
+    let left: usize = checks.iter().map(|check| check.left(&arguments, &report)).sum();
+    if left > 0 {
+        println!("lab: {left} runs are left: run it again");
     }
     if let Some(file) = &arguments.table {
         report.write(Path::new(file), &arguments);
@@ -188,16 +198,13 @@ fn on(runtimes: [&'static str; 2]) -> Vec<Check> {
 
 /// Runs them as often as is left to do, each once before any is run again: those that only wait beside each other,
 /// the others [`AT_ONCE`] at a time.
-fn run(checks: &[Check], arguments: &Arguments, mut results: Option<Results>) -> Report {
-    let mut report = Report::new(checks.iter().map(|check| check.name.clone()));
-    for (check, ended) in results.iter_mut().flat_map(|results| results.earlier.drain(..)) {
-        report.add(&check, ended);
-    }
+fn run(checks: &[Check], arguments: &Arguments, report: Report, results: Option<Results>) -> Report {
     let end = arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes as u64));
     let is_time = || end.is_none_or(|end| Instant::now() < end);
-    let left = |check: &Check| check.runs(arguments).saturating_sub(report.count(&check.name));
-    let (waiting, busy): (Vec<_>, Vec<_>) =
-        checks.iter().map(|check| (check, left(check))).partition(|(check, _)| check.only_waits());
+    let (waiting, busy): (Vec<_>, Vec<_>) = checks
+        .iter()
+        .map(|check| (check, check.left(arguments, &report)))
+        .partition(|(check, _)| check.only_waits());
     let noted = Mutex::new((report, results));
     for (checks, at_once) in [(waiting, WAITING_AT_ONCE), (busy, AT_ONCE)] {
         let most = checks.iter().map(|(_, left)| *left).max().unwrap_or(0);

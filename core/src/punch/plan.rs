@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | one mapping for all | one mapping for all | *plain*: both send to the other's public address |
 //! | one mapping, any filter but by port | a mapping a peer | plain: its probe arrives, and is answered where it came from |
-//! | one mapping, filter by port | a mapping a peer, regular ports | *predicted*: the peer opens a row of sockets, whose ports this side can tell |
+//! | one mapping, filter by port or not known yet | a mapping a peer, regular ports | *predicted*: the peer opens a row of sockets, whose ports this side can tell |
 //! | one mapping, filter by port | a mapping a peer, random ports | *guessed*: the peer opens many sockets, this side tries many ports (the birthday paradox) |
 //! | a mapping a peer, regular ports | the same | predicted on both sides |
 //! | a mapping a peer, random ports | a mapping a peer | nothing: no port can be told |

@@ -167,8 +167,8 @@ impl<N: Net> SessionPort<N> {
         let _ = self.port.recycle.try_send(parcel);
     }
 
-    /// Opens a further socket, at this port or at one that the system chooses. What comes by it is routed like everything;
-    /// it lives until [`Self::close`], or as long as the session does.
+    /// Opens a further socket, at this port or at one that the system chooses. What comes by it is routed like
+    /// everything; it lives until [`Self::close`], or as long as the session does.
     ///
     /// # Errors
     /// If the system gives none, the port is taken, or the port has [`MAX_SOCKETS`].
