@@ -130,9 +130,11 @@ stun-clients-install: (install "coturn tshark python3-venv")
 lab: lab-install
     cargo test --release --locked -p inp2p-bins --test nat_lab
 
-# Each pair ten times with 100 MiB; the table of what came of it goes into docs/lab.md.
-lab-full: lab-install
-    cargo test --release --locked -p inp2p-bins --test nat_lab -- --full --table {{justfile_directory()}}/docs/lab.md
+# Each pair ten times with 100 MiB, events 20 times, and everything once on other runtimes: in slices, of the checks
+# whose names hold `filter`. A slice goes on where the last one ended, and puts what there is so far into docs/lab.md.
+lab-full minutes="30" filter="": lab-install
+    cargo test --release --locked -p inp2p-bins --test nat_lab -- "{{filter}}" --full --minutes {{minutes}} \
+        --results {{justfile_directory()}}/target/lab-full.tsv --table {{justfile_directory()}}/docs/lab.md
 
 # Installs what `lab` needs, where that is possible; without it the lab is skipped by name.
 lab-install: (install "iproute2 nftables conntrack openssh-server openssh-client")

@@ -89,10 +89,12 @@ pub enum Action {
         /// What to send, as it goes.
         farewell: Option<(Transmit, Vec<u8>)>,
     },
-    /// Open a further UDP socket for a link, at any port; then [`Session::opened`].
+    /// Open a further UDP socket for a link; then [`Session::opened`].
     OpenSocket {
         /// Which.
         link: LinkId,
+        /// At which port; none for any.
+        port: Option<u16>,
     },
     /// Close such a socket.
     CloseSocket(SockId),

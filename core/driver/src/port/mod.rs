@@ -172,16 +172,17 @@ impl<N: Net> SessionPort<N> {
         let _ = self.port.recycle.try_send(parcel);
     }
 
-    /// Opens a further socket, at a port that the system chooses. What comes by it is routed like everything;
-    /// it lives until [`Self::close`], or as long as the session does.
+    /// Opens a further socket, at this port or at one that the system chooses. What comes by it is routed like
+    /// everything; it lives until [`Self::close`], or as long as the session does.
     ///
     /// # Errors
-    /// If the system gives none, or the port has [`MAX_SOCKETS`].
-    pub(crate) fn open(&self) -> io::Result<Arc<PortSocket<N::Udp>>> {
+    /// If the system gives none, the port is taken, or the port has [`MAX_SOCKETS`].
+    pub(crate) fn open(&self, port: Option<u16>) -> io::Result<Arc<PortSocket<N::Udp>>> {
         let Some(place) = self.port.places.take() else {
             return Err(io::Error::other("too many UDP sockets are open"));
         };
-        let io = match self.port.net.bind_udp(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)) {
+        let at = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port.unwrap_or(0));
+        let io = match self.port.net.bind_udp(at) {
             Ok(io) => io,
             Err(error) => {
                 self.port.places.free(place);

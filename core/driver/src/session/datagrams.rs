@@ -69,9 +69,10 @@ impl<N: Net> Datagrams<N> {
         if main.id() == id { Some(main) } else { self.sockets.get(&id) }
     }
 
-    /// Opens a further socket; none if there is none to be had.
-    pub(super) fn open(&mut self) -> Option<SockId> {
-        let socket = self.port.open().inspect_err(|error| debug!(%error, "no further UDP socket")).ok()?;
+    /// Opens a further socket, at this port or at any; none if there is none to be had.
+    pub(super) fn open(&mut self, port: Option<u16>) -> Option<SockId> {
+        let socket =
+            self.port.open(port).inspect_err(|error| debug!(%error, "no further UDP socket")).ok()?;
         let id = socket.id();
         self.sockets.insert(id, socket);
         Some(id)

@@ -96,8 +96,8 @@ impl<N: Net> Task<N> {
                 Action::DialServer { link } => self.dial_server(link),
                 Action::Route(route) => self.datagrams.add(route),
                 Action::Unroute { route, farewell } => self.datagrams.remove(route, farewell),
-                Action::OpenSocket { link } => {
-                    let socket = self.datagrams.open();
+                Action::OpenSocket { link, port } => {
+                    let socket = self.datagrams.open(port);
                     if let Some(core) = &mut self.core {
                         core.opened(now, link, socket);
                     }
