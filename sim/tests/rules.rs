@@ -322,16 +322,14 @@ fn rule_15_an_impostor_gets_no_proof_from_a_node_that_knows_the_server() {
     let server = world.public_host("server", 10, LinkConfig::default());
     let other_key = Arc::new(Mutex::new(false));
     let impostor = other_key.clone();
-    let handles = Arc::new(Mutex::new(None));
-    let kept = handles.clone();
     world.program(server, move |net| {
-        let (inner, kept, impostor) = (net.clone(), kept.clone(), *impostor.lock().unwrap());
+        let (inner, impostor) = (net.clone(), *impostor.lock().unwrap());
         net.spawn("main", async move {
             let mut setup = programs::server(&inner);
             if impostor {
                 setup.store = Arc::new(inp2p_sim::SimStore::default());
             }
-            *kept.lock().unwrap() = Some(inp2p_driver::server::start(inner.clone(), setup).await.unwrap());
+            let _server = inp2p_driver::server::start(inner.clone(), setup).await.unwrap();
             std::future::pending::<()>().await;
         });
     });
