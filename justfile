@@ -11,7 +11,7 @@ all: test ci
 ci: fmt lint doc purity runtimes demo programs stun-clients ci-sim lab
 
 # The sweeps of the simulator, its speed, and the table of NAT pairs against docs/nat.md.
-ci-sim: sim-same sim sim-speed nat-table-check
+ci-sim: sim-same sim (sim-deaths "800") sim-speed nat-table-check
 
 # Type-check everything.
 check:
@@ -130,9 +130,11 @@ stun-clients-install: (install "coturn tshark python3-venv")
 lab: lab-install
     cargo test --release --locked -p inp2p-bins --test nat_lab
 
-# Each pair ten times with 100 MiB; the table of what came of it goes into docs/lab.md.
-lab-full: lab-install
-    cargo test --release --locked -p inp2p-bins --test nat_lab -- --full --table {{justfile_directory()}}/docs/lab.md
+# Each pair ten times with 100 MiB, events 20 times, and everything once on other runtimes: in slices, of the checks
+# whose names hold `filter`. A slice goes on where the last one ended, and puts what there is so far into docs/lab.md.
+lab-full minutes="30" filter="": lab-install
+    cargo test --release --locked -p inp2p-bins --test nat_lab -- "{{filter}}" --full --minutes {{minutes}} \
+        --results {{justfile_directory()}}/target/lab-full.tsv --table {{justfile_directory()}}/docs/lab.md
 
 # Installs what `lab` needs, where that is possible; without it the lab is skipped by name.
 lab-install: (install "iproute2 nftables conntrack openssh-server openssh-client")
@@ -170,6 +172,10 @@ bench *arguments:
 # Sweeps seeds over all processors; ends with one line, `hash HEX` over all of them.
 sim seeds="2000":
     cargo run -q --release --locked -p inp2p-sim --bin sim -- sweep {{seeds}}
+
+# Sweeps flows whose links die, in all the ways there are, and says how long they stood still.
+sim-deaths seeds="10000" first="0":
+    cargo run -q --release --locked -p inp2p-sim --bin sim -- deaths {{seeds}} {{first}}
 
 # Runs one seed, or a scenario's line, and shows all that happened: who sent what to whom, and every log line.
 sim-replay seed:

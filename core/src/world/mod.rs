@@ -420,6 +420,8 @@ impl World {
             AgentAction::StunRelays(relays) => self.nodes[node].stun_relays = relays,
             AgentAction::Unreachable { peer, reason } => self.nodes[node].unreachable.push((peer, reason)),
             AgentAction::Save { content, .. } => self.nodes[node].pins = Some(content),
+            // The links of this world never fail by themselves.
+            AgentAction::Doubt { .. } | AgentAction::Expect(_) => {}
             AgentAction::Offers { peer, relays, .. } => self.nodes[node].offers.push((peer, relays)),
             AgentAction::Restrict { peer, targets, end } => {
                 self.nodes[node].restricted.push((peer, targets, end));

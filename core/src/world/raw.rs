@@ -57,7 +57,8 @@ impl World {
         let conn = self.connect_raw(from);
         let identity = identity(key);
         let (user, node) = (user.parse().unwrap(), node.parse().unwrap());
-        let (login, hello) = ClientLogin::start(user, node, &identity, &token(given), None, &mut self.rng);
+        let (login, hello) =
+            ClientLogin::start(user, node, &identity, &token(given), None, None, &mut self.rng);
         let answer = self.send_raw(conn, &hello).received.pop().ok_or("turned away")?;
         let (proof, message) = login.challenge(&answer, &identity).map_err(|error| error.to_string())?;
         let raw = self.send_raw(conn, &message);

@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use forwards::Forward;
 use futures_channel::{mpsc, oneshot};
 use futures_util::{SinkExt as _, StreamExt as _};
-use inp2p_core::agent::io::{Action, Exit, Input};
+use inp2p_core::agent::io::{Action, Exit, Input, SessionNews};
 use inp2p_core::agent::{Agent, PINS_FILE};
-use inp2p_core::ids::{ConnId, PeerName};
+use inp2p_core::ids::{AttemptId, ConnId, PeerName};
 use inp2p_core::link::LinkKeys;
 use inp2p_core::nat;
 use inp2p_core::rng::Rng;
@@ -31,7 +31,7 @@ use sessions::Entry;
 use tracing::{debug, error, info};
 
 use crate::DUE;
-use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
+use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _, is_lost};
 use crate::peers::{self, Registry};
 use crate::port::Port;
 use crate::prober::{Probing, Told};
@@ -134,9 +134,10 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         }
     };
 
-    let (udp, stun, port_guard) = Port::start(&net, socket, service.is_some());
+    let (called_in, called) = mpsc::channel(CALLS);
+    let (udp, stun, port_guard) = Port::start(&net, socket, service.is_some(), called_in.clone());
     let probing = Probing::start(&net, &udp, stun, port);
-    let registry = Registry::new();
+    let registry = Registry::new(called_in);
     let (peers_guard, peers_stop) = oneshot::channel();
     net.spawn("peers", peers::run(net.clone(), listener, Arc::clone(&registry), peers_stop));
     let (stop, stopped) = mpsc::unbounded();
@@ -173,6 +174,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         news,
         internal_in,
         internal,
+        called,
         statuses: [statuses, local_status],
         stopped: Some(stopped),
         leaving: None,
@@ -214,6 +216,8 @@ struct Control<N: Net> {
     news: mpsc::Receiver<News>,
     internal_in: mpsc::Sender<Internal>,
     internal: mpsc::Receiver<Internal>,
+    /// Attempts that peers have begun without the server.
+    called: mpsc::Receiver<AttemptId>,
     statuses: [mpsc::Receiver<StatusCall>; 2],
     /// None once told to stop.
     stopped: Option<mpsc::UnboundedReceiver<()>>,
@@ -255,7 +259,15 @@ impl<N: Net> Control<N> {
             worked |= self.hear_signal(now, cx);
             if let Poll::Ready(Some((peer, event))) = self.news.poll_next_unpin(cx) {
                 worked = true;
+                if matches!(event, SessionNews::Suspect | SessionNews::Down { .. }) {
+                    // Perhaps it is this host's own network that has changed.
+                    self.next_look = now;
+                }
                 self.agent.handle(now, Input::Session { peer: &peer, event });
+            }
+            if let Poll::Ready(Some(attempt)) = self.called.poll_next_unpin(cx) {
+                worked = true;
+                self.agent.handle(now, Input::Called { attempt });
             }
             if let Poll::Ready(report) = self.probing.poll_report(cx) {
                 worked = true;
@@ -332,13 +344,29 @@ impl<N: Net> Control<N> {
                 addresses.dedup();
                 if addresses != self.interfaces {
                     self.interfaces = addresses;
-                    self.agent.handle(now, Input::Interfaces(&self.interfaces));
-                    self.probing.tell(Told::Network(self.interfaces.clone()));
+                    self.network_changed(now);
                 }
             }
             Err(error) => debug!(%error, "cannot read the interfaces"),
         }
         true
+    }
+
+    fn network_changed(&mut self, now: Instant) {
+        let addresses: Arc<[IpAddr]> = self.interfaces.as_slice().into();
+        for entry in self.sessions.values_mut() {
+            entry.send(Command::Network(Arc::clone(&addresses)));
+        }
+        // Nobody says that a connection from an address that is gone is dead.
+        let lost = |signal: &Signal| is_lost(&self.interfaces, signal.local.ip());
+        if let Some((conn, _)) = self.signal.take_if(|(_, signal)| signal.as_ref().is_some_and(lost)) {
+            self.probing.tell(Told::Signalling(false));
+            let reason = "this host has lost the address it was connected from";
+            self.agent.handle(now, Input::SignalClosed { conn, reason });
+        }
+        // Behind that, so that nothing is asked over a dead connection.
+        self.agent.handle(now, Input::Interfaces(&self.interfaces));
+        self.probing.tell(Told::Network(self.interfaces.clone()));
     }
 
     /// Does what had to wait: commands for sessions that were busy, and forwards whose port was in use.
@@ -449,6 +477,11 @@ impl<N: Net> Control<N> {
                         self.registry.add(id, &commands);
                     }
                 }
+                Action::Expect(expected) => {
+                    self.registry.expect(&expected);
+                    self.port.expect(&expected);
+                }
+                Action::Doubt { peer } => self.command(&peer, Command::Doubt),
                 Action::Offers { peer, attempt, relays } => {
                     self.command(&peer, Command::Offers { attempt, relays });
                 }
@@ -506,8 +539,9 @@ fn bind_udp<N: Net>(net: &N, port: u16, any: bool) -> std::io::Result<N::Udp> {
     }
 }
 
-/// How often the interfaces are looked at: a change of network is felt within that time.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often the interfaces are looked at: a change of network is felt within that time, or when a link does not
+/// answer.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long sessions have to end; a second is left for the goodbye to the server, of ten in all.
 const LEAVE: Duration = Duration::from_millis(8500);
@@ -517,6 +551,9 @@ const NEWS: usize = 256;
 
 /// Results of this task's own helpers: one signalling connection is opened at a time.
 const INTERNAL: usize = 4;
+
+/// Attempts that peers have begun without the server, and that this task has yet to begin.
+const CALLS: usize = 16;
 
 /// Inputs that are handled before other tasks of the thread have their turn.
 const TURNS: usize = 64;

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use futures_channel::{mpsc, oneshot};
 use futures_util::StreamExt as _;
-use inp2p_core::ids::SockId;
-use inp2p_core::link::udp::{Demux, Held, Route};
+use inp2p_core::ids::{AttemptId, SockId};
+use inp2p_core::link::Role;
+use inp2p_core::link::udp::probe::{Probe, ProbeKey};
+use inp2p_core::link::udp::{Demux, Held, ProbeTag, Route};
 use inp2p_core::session::{LinkId, UdpRoute};
 use tracing::debug;
 
@@ -24,6 +26,7 @@ pub(super) struct Ends<N: Net> {
     pub(super) commands: mpsc::Receiver<Command<N>>,
     pub(super) recycled: mpsc::Receiver<Parcel>,
     pub(super) stun: mpsc::Sender<Stun>,
+    pub(super) called: mpsc::Sender<AttemptId>,
     pub(super) stop: oneshot::Receiver<()>,
 }
 
@@ -36,6 +39,8 @@ pub(super) struct Task<N: Net> {
     /// The places of sockets that may have something, in the order in which they are looked at.
     readable: VecDeque<usize>,
     demux: Demux<(u64, LinkId)>,
+    /// Attempts that peers may begin without the server.
+    expected: BTreeMap<ProbeTag, (ProbeKey, AttemptId)>,
     owners: BTreeMap<u64, Owner>,
     /// Those whose parcel has something.
     touched: Vec<u64>,
@@ -82,6 +87,7 @@ impl<N: Net> Task<N> {
             sockets: Vec::new(),
             readable: VecDeque::new(),
             demux: Demux::new(),
+            expected: BTreeMap::new(),
             owners: BTreeMap::new(),
             touched: Vec::new(),
             batch: RecvBatch::new(BATCH, RECV_BUFFER_BYTES),
@@ -142,6 +148,7 @@ impl<N: Net> Task<N> {
                     self.unwatch(|watched| watched.owner == Some(owner) && watched.socket.id() == socket);
                 }
                 Command::Leave { owner } => self.leave(owner),
+                Command::Expect(expected) => self.expected = expected,
             }
         }
         any
@@ -261,10 +268,21 @@ impl<N: Net> Task<N> {
                         self.dropped.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                Route::Held | Route::Dropped => {}
+                Route::Held => {}
+                Route::Dropped => self.call(datagram),
             }
         }
         self.batch = batch;
+    }
+
+    /// If nobody's datagram is a probe of an expected attempt, that has begun.
+    fn call(&mut self, datagram: &[u8]) {
+        let Some(probe) = Probe::parse(datagram) else { return };
+        let Some((key, attempt)) = self.expected.get(&probe.tag) else { return };
+        if probe.proves(key, Role::Controlling) || probe.proves(key, Role::Controlled) {
+            // The next probe calls again.
+            let _ = self.ends.called.try_send(*attempt);
+        }
     }
 
     /// Puts a datagram into its owner's parcel, for which so many bytes may come in all.

@@ -64,14 +64,22 @@ impl<N: Net> Datagrams<N> {
         self.kept.is_none()
     }
 
+    /// Gives back what an idle session does not need.
+    pub(super) fn relax(&mut self) {
+        if self.kept.is_none() {
+            self.out = Vec::new();
+        }
+    }
+
     fn socket(&self, id: SockId) -> Option<&Arc<PortSocket<N::Udp>>> {
         let main = self.port.main();
         if main.id() == id { Some(main) } else { self.sockets.get(&id) }
     }
 
-    /// Opens a further socket; none if there is none to be had.
-    pub(super) fn open(&mut self) -> Option<SockId> {
-        let socket = self.port.open().inspect_err(|error| debug!(%error, "no further UDP socket")).ok()?;
+    /// Opens a further socket, at this port or at any; none if there is none to be had.
+    pub(super) fn open(&mut self, port: Option<u16>) -> Option<SockId> {
+        let socket =
+            self.port.open(port).inspect_err(|error| debug!(%error, "no further UDP socket")).ok()?;
         let id = socket.id();
         self.sockets.insert(id, socket);
         Some(id)

@@ -13,7 +13,7 @@ mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -62,6 +62,10 @@ pub(crate) enum Command<N: Net> {
         /// The relays, the best first.
         relays: Vec<Access>,
     },
+    /// The link has to show that it still works.
+    Doubt,
+    /// The host has these addresses now, and no others.
+    Network(Arc<[IpAddr]>),
     /// What a peer of another user may have dialled has changed.
     Restrict {
         /// All of it.
@@ -293,6 +297,12 @@ impl<N: Net> Task<N> {
                     core.relays(now, attempt, relays);
                 }
             }
+            Command::Doubt => {
+                if let Some(core) = &mut self.core {
+                    core.doubt(now);
+                }
+            }
+            Command::Network(addresses) => self.network_changed(now, &addresses),
             Command::Restrict { targets, end } => {
                 self.restrict(targets);
                 if end && self.leaving == Leaving::No {
@@ -414,8 +424,7 @@ impl<N: Net> Task<N> {
             tracing::trace!(target: DUE, peer = %self.peer, "due: {why}");
             core.tick(now);
             if self.open == 0 {
-                self.scratch = Vec::new();
-                self.wires.iter_mut().for_each(Wire::relax);
+                self.relax();
             }
         }
         while let Some(entry) = self.deadlines.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -453,6 +462,13 @@ impl<N: Net> Task<N> {
         while self.news_backlog.len() > NEWS {
             self.news_backlog.pop_front();
         }
+    }
+
+    /// Gives back what a session without streams does not need: room for bulk.
+    fn relax(&mut self) {
+        self.scratch = Vec::new();
+        self.wires.iter_mut().for_each(Wire::relax);
+        self.datagrams.relax();
     }
 
     fn measure(&mut self) {

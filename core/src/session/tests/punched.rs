@@ -156,9 +156,10 @@ impl World {
                     self.send(at, sent, bytes);
                 }
             }
-            Action::OpenSocket { link } => {
+            Action::OpenSocket { link, port } => {
                 end.next_socket += 1;
                 let socket = SockId(end.next_socket);
+                end.nat.bind(socket, port);
                 end.sockets.insert(socket);
                 end.most = end.most.max(end.sockets.len() - 1);
                 end.session.opened(now, link, Some(socket));

@@ -134,7 +134,7 @@ fn a_rebinding_on_either_side_keeps_the_link_and_every_byte() {
         }
         let moved = |news: &&SessionNews| matches!(news, SessionNews::Moved { .. });
         let news = world.ends[1 - moves].news.iter().find(moved);
-        let Some(SessionNews::Moved { remote }) = news else { panic!("nobody was told") };
+        let Some(SessionNews::Moved { remote, .. }) = news else { panic!("nobody was told") };
         assert_eq!(*remote, address(moves, 5000));
     }
 }

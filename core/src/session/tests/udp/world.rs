@@ -247,7 +247,7 @@ impl World {
                 }
             }
             // Nothing here needs a port to be guessed.
-            Action::OpenSocket { link } => end.session.opened(self.now, link, None),
+            Action::OpenSocket { link, .. } => end.session.opened(self.now, link, None),
             Action::CloseSocket(_) => {}
             Action::News(news) => end.news.push(news),
             Action::PeerLeaving(_) => {}
