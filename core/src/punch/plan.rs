@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | one mapping for all | one mapping for all | *plain*: both send to the other's public address |
 //! | one mapping, any filter but by port | a mapping a peer | plain: its probe arrives, and is answered where it came from |
-//! | one mapping, filter by port | a mapping a peer, regular ports | *predicted*: the peer opens a row of sockets, whose ports this side can tell |
+//! | one mapping, filter by port, or not known | a mapping a peer, regular ports | *predicted*: the peer opens a row of sockets, whose ports this side can tell |
 //! | one mapping, filter by port | a mapping a peer, random ports | *guessed*: the peer opens many sockets, this side tries many ports (the birthday paradox) |
 //! | a mapping a peer, regular ports | the same | predicted on both sides |
 //! | a mapping a peer, random ports | a mapping a peer | nothing: no port can be told |
@@ -60,6 +60,10 @@ pub struct Plan {
     pub targets: Vec<Target>,
     /// What is sent beyond that, in this order.
     pub fans: Vec<Fan>,
+    /// Whether a handshake may begin at an address where the server saw the peer, before anything was heard of it
+    /// there. Where that address cannot be the one, its first packets would be in vain, and those that follow, once
+    /// the peer is found, far apart.
+    pub knocks: bool,
     /// For how long only openers leave towards the peer's NAT; zero if it takes no harm.
     pub hold: Duration,
     /// When it has been tried long enough.
@@ -107,6 +111,7 @@ impl Plan {
         let mut plan = Self {
             targets: Vec::new(),
             fans: Vec::new(),
+            knocks: true,
             hold: Duration::ZERO,
             length: PLAIN,
             way: Way::Plain,
@@ -150,7 +155,14 @@ impl Plan {
             None => Way::Hopeless(Why::NoAddress),
             Some(public) => self.pair(&own, &peer, *public, situation.role),
         };
-        let plain = matches!(way, Way::Plain | Way::GuessedByPeer | Way::Guessed);
+        let plain = match way {
+            Way::Plain | Way::GuessedByPeer | Way::Guessed => true,
+            // Where a filter is not known there may be none.
+            Way::Predicted => [own, peer]
+                .iter()
+                .any(|side| Mapping::of(side) == Mapping::One && side.filtering.is == Dependence::Unknown),
+            Way::Hopeless(_) => false,
+        };
         if plain {
             let observed = v4.iter().take(MAX_OBSERVED);
             self.targets.extend(observed.map(|&address| Target { address, trust: Trust::Observed }));
@@ -171,13 +183,15 @@ impl Plan {
             (true, Role::Controlled) => HOLD_CONTROLLED,
             (true, Role::Controlling) => HOLD_CONTROLLING,
         };
+        let by_peer = |side: &Behaviour| matches!(Mapping::of(side), Mapping::Own | Mapping::Regular(_));
+        self.knocks = !harmed && !by_peer(peer) && !(by_peer(own) && is_by_port(peer));
         match (Mapping::of(own), Mapping::of(peer)) {
             (Mapping::One, Mapping::One) => Way::Plain,
-            (Mapping::Regular(_), Mapping::One) if is_by_port(peer) => {
+            (Mapping::Regular(_), Mapping::One) if !is_unfiltered(peer) => {
                 self.fans.extend(row(Duration::ZERO, [public].into(), harmed));
                 self.guess(LATE_GUESS, Part::Open, public, harmed)
             }
-            (Mapping::One, Mapping::Regular(step)) if is_by_port(own) => {
+            (Mapping::One, Mapping::Regular(step)) if !is_unfiltered(own) => {
                 let ports = PREDICTED_AHEAD.map(|ahead| ports::ahead(public, step, ahead));
                 self.fans.push(Fan {
                     // The peer's row of sockets comes first, as far as this side can see to it.
