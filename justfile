@@ -11,7 +11,7 @@ all: test ci
 ci: fmt lint doc purity runtimes demo programs stun-clients ci-sim lab
 
 # The sweeps of the simulator, its speed, and the table of NAT pairs against docs/nat.md.
-ci-sim: sim-same sim sim-punching sim-speed nat-table-check
+ci-sim: sim-same sim (sim-deaths "800") sim-punching sim-speed nat-table-check
 
 # Type-check everything.
 check:
@@ -67,8 +67,8 @@ purity:
     fi
     echo "runtimes are named in bins/src/run.rs alone"
 
-# Every set of runtimes compiles, the kit passes on async-std too, and the programs' tests with each runtime and with
-# different ones on the two ends. On tokio alone `test` has run them.
+# Every set of runtimes compiles, the kit passes on async-std too, and all of the programs' tests with each runtime and
+# with different ones on the two ends, each set within ten minutes. On tokio alone `test` has run them.
 runtimes:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -78,10 +78,13 @@ runtimes:
     done
     cargo check -q --locked -p inp2p-bins --no-default-features --lib
     cargo test -q --locked -p inp2p-runtime-smol --features async-std --test async_std
-    tests=(--test forward --test restart --test streams --test demo)
+    tests=(--test demo --test flood --test forward --test http_only --test refuse --test relays --test restart)
+    tests+=(--test secrets --test shares --test streams)
+    cargo test -q --locked --no-run -p inp2p-bins --features async-std "${tests[@]}"
     for runtimes in smol async-std,smol,tokio; do
         echo "programs on $runtimes"
-        TEST_RUNTIMES=$runtimes cargo test -q --locked -p inp2p-bins --features async-std "${tests[@]}"
+        # They take two minutes; what hangs has to end.
+        TEST_RUNTIMES=$runtimes timeout 600 cargo test -q --locked -p inp2p-bins --features async-std "${tests[@]}"
     done
 
 # Both programs without shared libraries, in target/TRIPLE/release.
@@ -127,9 +130,11 @@ stun-clients-install: (install "coturn tshark python3-venv")
 lab: lab-install
     cargo test --release --locked -p inp2p-bins --test nat_lab
 
-# Each pair ten times with 100 MiB; the table of what came of it goes into docs/lab.md.
-lab-full: lab-install
-    cargo test --release --locked -p inp2p-bins --test nat_lab -- --full --table {{justfile_directory()}}/docs/lab.md
+# Each pair ten times with 100 MiB, events 20 times, and everything once on other runtimes: in slices, of the checks
+# whose names hold `filter`. A slice goes on where the last one ended, and puts what there is so far into docs/lab.md.
+lab-full minutes="30" filter="": lab-install
+    cargo test --release --locked -p inp2p-bins --test nat_lab -- "{{filter}}" --full --minutes {{minutes}} \
+        --results {{justfile_directory()}}/target/lab-full.tsv --table {{justfile_directory()}}/docs/lab.md
 
 # Installs what `lab` needs, where that is possible; without it the lab is skipped by name.
 lab-install: (install "iproute2 nftables conntrack openssh-server openssh-client")
@@ -171,6 +176,10 @@ sim seeds="2000":
 # How often, how soon and with how many probes each pair of NATs is punched, on lines that lose nothing, 5 and 20 %.
 sim-punching seeds="100":
     cargo run -q --release --locked -p inp2p-sim --bin sim -- punching {{seeds}}
+
+# Sweeps flows whose links die, in all the ways there are, and says how long they stood still.
+sim-deaths seeds="10000" first="0":
+    cargo run -q --release --locked -p inp2p-sim --bin sim -- deaths {{seeds}} {{first}}
 
 # Runs one seed, or a scenario's line, and shows all that happened: who sent what to whom, and every log line.
 sim-replay seed:

@@ -198,14 +198,7 @@ fn half_close_passes_back_from_the_target() {
 #[test]
 fn a_reset_passes_through() {
     let lab = Lab::new("reset");
-    let (told, heard) = mpsc::channel();
-    let listening = target::serve(move |mut stream| {
-        let mut first = [0; 1];
-        stream.read_exact(&mut first)?;
-        stream.write_all(&first)?;
-        let _ = told.send(stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind()));
-        Ok(())
-    });
+    let (listening, heard) = target::told_of_the_end();
     let (_server, a, _b) = pair(&lab, listening);
     let mut stream = a.connect();
     // A stream that is reset before its target was dialled would have no target to reset.

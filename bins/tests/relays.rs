@@ -86,6 +86,7 @@ fn a_relay_answers_stun_and_other_nodes_do_not() {
     };
     let r = lab.node(&server, "r").with(&["-relay", "-relay-port", "0"]).online();
     let port = port_of(&r);
+    assert_eq!((r.status().port.udp, r.status().port.dropped), (port, 0));
     // The server has asked it from outside.
     let named = format!("\"stun\":[\"127.0.0.1:{port}\"]");
     let shown = lab::poll(DEADLINE, || listed(&server, &lab).contains(&named).then_some(()));

@@ -4,8 +4,6 @@
 
 mod lab;
 
-use std::io::{Read, Write};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use inp2p_core::path::Rung;
@@ -101,14 +99,7 @@ fn streams_of_a_killed_target_node_end_with_a_reset_when_it_stays_away() {
 #[test]
 fn streams_of_a_killed_opening_node_reset_its_targets() {
     let lab = Lab::new("opener");
-    let (told, heard) = mpsc::channel();
-    let listening = target::serve(move |mut stream| {
-        let mut first = [0; 1];
-        stream.read_exact(&mut first)?;
-        stream.write_all(&first)?;
-        let _ = told.send(stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind()));
-        Ok(())
-    });
+    let (listening, heard) = target::told_of_the_end();
     let server = lab.server();
     let _b = lab.node(&server, "b").online();
     let mut a = lab.node(&server, "a").forward("b", listening).online();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::path::{Outcome, Rung};
 
 /// The whole.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The software version.
     pub version: String,
@@ -28,6 +28,20 @@ pub struct Status {
     pub forwards: Vec<ForwardStatus>,
     /// Its service as a relay.
     pub relay: RelayStatus,
+    /// Its own port for peers.
+    #[serde(default)]
+    pub port: PortStatus,
+}
+
+/// The node's own port for peers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// The number for TCP.
+    pub tcp: u16,
+    /// That for UDP.
+    pub udp: u16,
+    /// Datagrams that were dropped since their session, or whoever measures NATs, was too busy to take more.
+    pub dropped: u64,
 }
 
 /// The signalling server.
@@ -72,7 +86,7 @@ pub struct NatView {
     pub filtering: String,
     /// The public address, where known.
     pub public: Option<SocketAddr>,
-    /// Whether `mapping` is certain, which takes a server with two addresses.
+    /// Whether `mapping` is certain, which takes a server with two addresses, or a relay.
     #[serde(default)]
     pub mapping_confirmed: bool,
     /// Whether `filtering` is.
@@ -179,7 +193,7 @@ pub struct ForwardStatus {
 }
 
 /// The node's service as a relay.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RelayStatus {
     /// Whether it was asked for.
     pub enabled: bool,

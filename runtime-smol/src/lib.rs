@@ -4,63 +4,27 @@
 
 #[cfg(feature = "async-std")]
 pub mod async_std;
+mod threads;
 
 use std::future::Future;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
-use std::thread;
 use std::time::Instant;
 
-use async_executor::Executor;
-use async_io::{Async, Timer, block_on};
-use futures_channel::oneshot;
+use async_io::{Async, Timer};
 use inp2p_driver::net::TimerIo;
 use inp2p_driver::os::{Direction, Os, Reactor, Ready, Source};
 
+pub use self::threads::{Threads, run};
+
 /// This machine's network on smol.
 pub type SmolNet = Os<SmolReactor<Threads>>;
-
-/// Starts `workers` threads that run tasks, and runs what `main` returns beside them to its end. Tasks that
-/// are left then are dropped. It fails when the system refuses threads.
-pub fn run<F: Future>(workers: usize, main: impl FnOnce(SmolNet) -> F) -> io::Result<F::Output> {
-    let executor = Arc::new(Executor::new());
-    let net = Os::new(SmolReactor::new(Threads(Arc::downgrade(&executor))));
-    thread::scope(|scope| {
-        // When these are dropped, at whatever end, the threads stop.
-        let mut running = Vec::new();
-        for _ in 0..workers.max(1) {
-            let (keep, mut stop) = oneshot::channel::<()>();
-            let executor = &executor;
-            let work = move || {
-                // A task's panic is reported by its hook and ends that task, not the others.
-                while catch_unwind(AssertUnwindSafe(|| block_on(executor.run(&mut stop)))).is_err() {}
-            };
-            thread::Builder::new().name("smol".into()).spawn_scoped(scope, work)?;
-            running.push(keep);
-        }
-        Ok(block_on(main(net)))
-    })
-}
 
 /// Where tasks run.
 pub trait Spawner: Clone + Send + Sync + Unpin + 'static {
     /// Runs `task` to its end.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
-}
-
-/// The threads of [`run`]. Tasks hold it, and the executor holds the tasks: so it must not hold the executor.
-#[derive(Debug, Clone)]
-pub struct Threads(Weak<Executor<'static>>);
-
-impl Spawner for Threads {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(executor) = self.0.upgrade() {
-            executor.spawn(task).detach();
-        }
-    }
 }
 
 /// The reactor of async-io, of which there is one in a process.

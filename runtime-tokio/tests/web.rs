@@ -171,21 +171,8 @@ fn status() -> Status {
     Status {
         version: "0.1.0".to_owned(),
         node: "nodeA".to_owned(),
-        key: String::new(),
         runtime: "tokio".to_owned(),
-        server: Default::default(),
-        nat: Default::default(),
-        peers: Vec::new(),
-        forwards: Vec::new(),
-        relay: RelayStatus {
-            enabled: false,
-            super_relay: false,
-            port: 27185,
-            reachable: false,
-            reason: None,
-            sessions: 0,
-            bytes: 0,
-            limit_mbps: 10,
-        },
+        relay: RelayStatus { port: 27185, limit_mbps: 10, ..Default::default() },
+        ..Default::default()
     }
 }

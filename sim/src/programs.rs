@@ -76,16 +76,7 @@ pub fn node(net: &SimNet, name: &str, server: &str, forwards: &[&str]) -> AgentS
         tls: true,
         stun_udp: [None; 2],
         stun_tcp: [None; 2],
-        relay: RelayStatus {
-            enabled: false,
-            super_relay: false,
-            port: 0,
-            reachable: false,
-            reason: None,
-            sessions: 0,
-            bytes: 0,
-            limit_mbps: 0,
-        },
+        relay: RelayStatus::default(),
     };
     AgentSetup {
         agent,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
-use inp2p_core::status::{NatStatus, Status};
+use inp2p_core::status::{NatStatus, NatView, Status};
 use inp2p_driver::agent::AgentHandle;
 use inp2p_driver::net::Net;
 use inp2p_sim::nat::{Dependence, NatConfig, Preset};
@@ -71,13 +71,24 @@ impl Here {
         forwards: &'static [&'static str],
     ) -> Node<'_> {
         let host = self.world.behind(name, number, nats, LinkConfig::default()).host;
+        self.run(host, name, forwards, false)
+    }
+
+    fn run(
+        &self,
+        host: HostId,
+        name: &'static str,
+        forwards: &'static [&'static str],
+        relays: bool,
+    ) -> Node<'_> {
         let agent = Agent::default();
         let slot = agent.clone();
         self.world.program(host, move |net| {
             let (inner, slot) = (net.clone(), slot.clone());
             net.spawn("echo", echo(net.clone(), 22));
             net.spawn("main", async move {
-                let setup = programs::node(&inner, name, "server", forwards);
+                let node = programs::node(&inner, name, "server", forwards);
+                let setup = if relays { programs::relaying(node, false) } else { node };
                 let handle = inp2p_driver::agent::start(inner, setup).await.unwrap();
                 *slot.lock().unwrap() = Some(Arc::new(handle));
                 std::future::pending::<()>().await;
@@ -91,14 +102,7 @@ impl Here {
     /// A node in the open that relays.
     fn relay(&self) {
         let host = self.world.public_host("relay", 50, LinkConfig::default());
-        self.world.program(host, move |net| {
-            let inner = net.clone();
-            net.spawn("main", async move {
-                let setup = programs::relaying(programs::node(&inner, "relay", "server", &[]), false);
-                let _relay = inp2p_driver::agent::start(inner, setup).await.unwrap();
-                std::future::pending::<()>().await;
-            });
-        });
+        self.run(host, "relay", &[], true);
     }
 }
 
@@ -228,6 +232,22 @@ fn with_a_relay_and_one_address_of_the_server_every_behaviour_is_certain() {
         let told = (udp.kind.as_str(), udp.mapping.as_str(), udp.filtering.as_str());
         assert_eq!(told, (kind, mapping, filtering), "{preset}: {udp:?}");
         assert!(udp.mapping_confirmed && udp.filtering_confirmed, "{preset}: {udp:?}");
+    }
+}
+
+#[test]
+fn a_relay_measures_its_own_nat_like_any_node() {
+    for preset in [Preset::FullCone, Preset::PortRestricted, Preset::Cgnat] {
+        let here = Here::new();
+        let node = here.node("a", 1, preset, &[]);
+        let host = here.world.home("r", 2, preset, LinkConfig::default()).host;
+        let relay = here.run(host, "r", &[], true);
+        here.world.run_for(Duration::from_secs(15));
+        let (node, relay) = (node.nat().udp, relay.nat().udp);
+        let told =
+            |udp: &NatView| (udp.kind.clone(), udp.mapping.clone(), udp.filtering.clone(), udp.hairpin);
+        assert_eq!(told(&node), told(&relay), "{preset}");
+        assert!(relay.hairpin.is_some());
     }
 }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use common::*;
 use inp2p_core::path::{Rung, RungSet};
 use inp2p_driver::agent::AgentHandle;
-use inp2p_driver::net::{Net, StreamIo};
+use inp2p_driver::net::Net;
 use inp2p_driver::setup::{RelaySetup, ServerRelay, ServerSetup};
-use inp2p_sim::{Fault, HostId, LinkConfig, SimNet, World, programs};
+use inp2p_sim::{Fault, HostId, LinkConfig, World, programs};
 
 /// A server that relays, a private relay `r`, and two nodes that may use relays only: `a` has a forward to port 22
 /// of `b`, and an echo service is there.
@@ -86,19 +86,6 @@ impl Four {
         let peer = status.peers.first().cloned().unwrap();
         (peer.rung, peer.via)
     }
-}
-
-async fn through(net: &SimNet, length: usize) {
-    let mut stream = connect(net, at("127.0.0.1", 2222)).await.unwrap();
-    let sent = bytes(length);
-    let mut back = Vec::new();
-    for piece in sent.chunks(50_000) {
-        write_all(&mut stream, piece).await.unwrap();
-        back.extend(read_exact(&mut stream, piece.len()).await.unwrap());
-    }
-    stream.shutdown().unwrap();
-    assert_eq!(read_to_end(&mut stream).await.unwrap(), b"");
-    assert!(back == sent);
 }
 
 const TEN_YEARS: i64 = 10 * 365 * 86_400;

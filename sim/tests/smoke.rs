@@ -11,7 +11,7 @@ use common::*;
 use inp2p_driver::agent::AgentHandle;
 use inp2p_driver::net::{Net, StreamIo};
 use inp2p_sim::nat::Preset;
-use inp2p_sim::{Fault, HostId, LinkConfig, SimNet, World, programs};
+use inp2p_sim::{Fault, HostId, LinkConfig, World, programs};
 
 /// A server, node `a` with a forward to port 22 of node `b`, and an echo service there.
 struct Trio {
@@ -72,19 +72,6 @@ impl Trio {
         let peer = status.peers.first()?;
         peer.rung.map(|rung| rung.as_str().to_owned())
     }
-}
-
-async fn through(net: &SimNet, length: usize) {
-    let mut stream = connect(net, at("127.0.0.1", 2222)).await.unwrap();
-    let sent = bytes(length);
-    let mut back = Vec::new();
-    for piece in sent.chunks(50_000) {
-        write_all(&mut stream, piece).await.unwrap();
-        back.extend(read_exact(&mut stream, piece.len()).await.unwrap());
-    }
-    stream.shutdown().unwrap();
-    assert_eq!(read_to_end(&mut stream).await.unwrap(), b"");
-    assert!(back == sent);
 }
 
 #[test]

@@ -15,6 +15,7 @@
 #[path = "../../tests/lab/mod.rs"]
 mod lab;
 mod load;
+mod quic;
 mod subject;
 
 use std::time::Duration;
@@ -42,6 +43,13 @@ fn main() {
         }
     }
     print(&rows);
+    if wanted.is_empty() || wanted.iter().any(|name| name == QUINN) {
+        let alone = quic::bulk(time);
+        println!("{QUINN}, QUIC alone in one process, one stream: {alone:.2} Gbit/s");
+        for (name, row) in rows.iter().filter(|(name, _)| name.starts_with("udp")) {
+            println!("{name}, one stream down: {:.2} of that", row.gbits[1] / alone);
+        }
+    }
 }
 
 /// All figures of one subject, one measurement after the other.
@@ -99,6 +107,9 @@ fn print(rows: &[(&str, Figures)]) {
     }
     println!("ratio: one stream, both directions, against haproxy-x2");
 }
+
+/// Not a way to the target, but what QUIC could do at best.
+const QUINN: &str = "quinn";
 
 /// How long one measurement takes, unless told.
 const SECONDS: f64 = 3.0;

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
@@ -52,6 +52,19 @@ pub(crate) fn source(content: Vec<u8>) -> SocketAddr {
         // Closing with unread data would reset what was sent.
         io::copy(&mut stream, &mut io::sink()).map(drop)
     })
+}
+
+/// Sends back one byte, reads to the end, and tells how it came.
+pub(crate) fn told_of_the_end() -> (SocketAddr, mpsc::Receiver<Result<usize, io::ErrorKind>>) {
+    let (told, heard) = mpsc::channel();
+    let listening = serve(move |mut stream| {
+        let mut first = [0; 1];
+        stream.read_exact(&mut first)?;
+        stream.write_all(&first)?;
+        let _ = told.send(stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind()));
+        Ok(())
+    });
+    (listening, heard)
 }
 
 /// Sends for as long as somebody takes it.

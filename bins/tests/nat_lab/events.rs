@@ -6,6 +6,7 @@ use crate::arguments::Arguments;
 use crate::expected::{RUNGS, expected};
 use crate::kind::Kind;
 use crate::lab::{Node, target};
+use crate::liar;
 use crate::netns::Namespace;
 use crate::pair::reaches;
 use crate::reports;
@@ -16,7 +17,7 @@ use crate::world::{Options, Place, World};
 pub(crate) type Event = fn(&Arguments);
 
 /// All of them, with their names.
-pub(crate) const EVENTS: [(&str, Event); 7] = [
+pub(crate) const EVENTS: [(&str, Event); 9] = [
     ("NAT report: by a server with two addresses", reports::two_addresses),
     ("NAT report: by a server with one address", reports::one_address),
     ("same LAN: over private addresses", same_lan),
@@ -24,6 +25,8 @@ pub(crate) const EVENTS: [(&str, Event); 7] = [
     ("NAT forgets all: conntrack flushed", nat_forgets_all),
     ("NAT reloads: another port for everything", nat_reloads),
     ("server killed and started again", server_killed),
+    ("a liar claims a public address: nobody else sees anything", liar::claims_a_public_address),
+    ("a liar claims a neighbour: that one sees a few packets", liar::claims_a_neighbour),
 ];
 
 /// Two nodes at the two ends of a forward to an echo, with a link on the best rung that there is.

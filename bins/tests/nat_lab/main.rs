@@ -4,8 +4,10 @@
 //! Without root, namespaces or the programs that it needs, everything is skipped by name and counted so.
 //!
 //! ```text
-//! nat_lab [FILTER] [--full | --runs N --mib N] [--table FILE]
+//! nat_lab [FILTER] [--full | --runs N --mib N] [--results FILE] [--minutes N] [--table FILE]
 //! ```
+//!
+//! With a file of results a run goes on where the last one ended, so that it can be made in slices.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,10 +25,12 @@ mod kind;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod ladder;
+mod liar;
 mod netns;
 mod pair;
 mod report;
 mod reports;
+mod results;
 mod ssh;
 mod survive;
 mod transfer;
@@ -38,7 +42,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arguments::Arguments;
 use events::{EVENTS, Event};
@@ -48,16 +52,18 @@ use kind::Kind;
 use ladder::{LADDER, Step};
 use pair::{CORE, Found, RUNTIMES};
 use report::{Ended, Report};
+use results::Results;
 use survive::{SURVIVALS, Survival};
 
 /// A check that may be repeated.
 struct Check {
     name: String,
     work: Work,
+    runtimes: [&'static str; 2],
 }
 
 enum Work {
-    Pair([Kind; 2], [&'static str; 2]),
+    Pair([Kind; 2]),
     Step(Step),
     Survival(Survival),
     Event(Event),
@@ -66,8 +72,9 @@ enum Work {
 
 impl Check {
     fn run(&self, arguments: &Arguments) -> Option<Found> {
+        world::run_on(self.runtimes);
         match self.work {
-            Work::Pair(kinds, runtimes) => Some(pair::run(kinds, runtimes, arguments.mebibytes)),
+            Work::Pair(kinds) => Some(pair::run(kinds, self.runtimes, arguments.mebibytes)),
             Work::Step(step) => {
                 step.run(arguments);
                 None
@@ -86,17 +93,24 @@ impl Check {
     /// How often it is run.
     fn runs(&self, arguments: &Arguments) -> usize {
         match self.work {
-            Work::Survival(_) if arguments.runs > 1 => 2 * arguments.runs,
-            Work::Survival(_) | Work::Pair(..) | Work::Step(_) | Work::Kernel(_) | Work::Event(_) => {
-                arguments.runs
-            }
+            _ if arguments.runs == 1 => 1,
+            // The kernel is the same each time, and so is what runtimes are told to do.
+            Work::Kernel(_) => 1,
+            _ if self.runtimes != USUAL => 1,
+            Work::Survival(_) | Work::Event(_) => 2 * arguments.runs,
+            Work::Pair(_) | Work::Step(_) => arguments.runs,
         }
+    }
+
+    /// How often it is still to be run.
+    fn left(&self, arguments: &Arguments, report: &Report) -> usize {
+        self.runs(arguments).saturating_sub(report.count(&self.name))
     }
 
     /// Whether it leaves the processors to others.
     fn only_waits(&self) -> bool {
         match self.work {
-            Work::Pair([a, b], _) => expected::expected(a, b).rung.is_none(),
+            Work::Pair([a, b]) => expected::expected(a, b).rung.is_none(),
             Work::Kernel(_) => true,
             Work::Step(_) | Work::Survival(_) | Work::Event(_) => false,
         }
@@ -111,8 +125,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let checks: Vec<Check> =
-        all().into_iter().filter(|check| check.name.contains(&arguments.filter)).collect();
+    let mut checks = all(arguments.full);
+    let mut report = Report::new(checks.iter().map(|check| check.name.clone()));
+    checks.retain(|check| check.name.contains(&arguments.filter));
     if let Err(missing) = possible() {
         checks.iter().for_each(|check| println!("{} ... skipped: {missing}", check.name));
         println!("\nlab: 0 passed; 0 failed; {} skipped", checks.len());
@@ -120,67 +135,105 @@ fn main() -> ExitCode {
     }
     netns::sweep_dead();
     netns::sweep_on_signals();
-    let report = run(&checks, &arguments);
+    let results = arguments.results.as_ref().map(|path| Results::open(path, &arguments)).transpose();
+    let mut results = match results {
+        Ok(results) => results,
+        Err(error) => {
+            println!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    // Those of other checks belong into the table too.
+    for (check, ended) in results.iter_mut().flat_map(|results| results.earlier.drain(..)) {
+        report.add(&check, ended);
+    }
+    let report = run(&checks, &arguments, report, results);
     let failed = report.failed();
     println!("\nlab: {} passed; {failed} failed; 0 skipped", report.passed());
+    let left: usize = checks.iter().map(|check| check.left(&arguments, &report)).sum();
+    if left > 0 {
+        println!("lab: {left} runs are left: run it again");
+    }
     if let Some(file) = &arguments.table {
         report.write(Path::new(file), &arguments);
     }
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// All checks.
-fn all() -> Vec<Check> {
-    let mut checks = Vec::new();
-    for (index, a) in Kind::ALL.into_iter().enumerate() {
-        for b in Kind::ALL.into_iter().skip(index) {
-            checks.push(Check { name: format!("pair {a} x {b}"), work: Work::Pair([a, b], ["tokio"; 2]) });
-        }
-    }
+/// All checks; `full` has them on every runtime, and else a core of the pairs.
+fn all(full: bool) -> Vec<Check> {
+    let mut checks = on(USUAL);
+    let kernel = |(name, measure): (&str, _)| (name.to_owned(), Work::Kernel(measure));
+    let kernel = MEASUREMENTS.map(kernel).map(|(name, work)| Check { name, work, runtimes: USUAL });
+    checks.extend(kernel);
     for runtimes in RUNTIMES {
-        for [a, b] in CORE {
-            let name = format!("runtimes {}: pair {a} x {b}", runtimes.join(" and "));
-            checks.push(Check { name, work: Work::Pair([a, b], runtimes) });
+        let mut others = on(runtimes);
+        let in_core = |check: &Check| matches!(check.work, Work::Pair(kinds) if CORE.contains(&kinds));
+        others.retain(|check| full || in_core(check));
+        for check in others {
+            let name = format!("runtimes {}: {}", runtimes.join(" and "), check.name);
+            checks.push(Check { name, ..check });
         }
     }
-    let kernel = |(name, measure): (&str, _)| Check { name: name.to_owned(), work: Work::Kernel(measure) };
-    checks.extend(MEASUREMENTS.map(kernel));
-    let steps = LADDER.into_iter().filter(|step| RUNGS.contains(&step.rung));
-    checks.extend(steps.map(|step| Check { name: step.name(), work: Work::Step(step) }));
-    for (name, survival, needs) in SURVIVALS {
-        if needs.iter().all(|rung| RUNGS.contains(rung)) {
-            checks.push(Check { name: name.to_owned(), work: Work::Survival(survival) });
-        }
-    }
-    checks.extend(EVENTS.map(|(name, event)| Check { name: name.to_owned(), work: Work::Event(event) }));
     checks
 }
 
-/// Runs them: those that only wait beside each other, the others [`AT_ONCE`] at a time.
-fn run(checks: &[Check], arguments: &Arguments) -> Report {
-    let report = Mutex::new(Report::new(checks.iter().map(|check| check.name.clone())));
-    let (waiting, busy): (Vec<_>, Vec<_>) = checks.iter().partition(|check| check.only_waits());
+/// All checks but those of the kernel, on these runtimes.
+fn on(runtimes: [&'static str; 2]) -> Vec<Check> {
+    let mut works: Vec<(String, Work)> = Vec::new();
+    for (index, a) in Kind::ALL.into_iter().enumerate() {
+        let row = Kind::ALL.into_iter().skip(index);
+        works.extend(row.map(|b| (format!("pair {a} x {b}"), Work::Pair([a, b]))));
+    }
+    let steps = LADDER.into_iter().filter(|step| RUNGS.contains(&step.rung));
+    works.extend(steps.map(|step| (step.name(), Work::Step(step))));
+    for (name, survival, needs) in SURVIVALS {
+        if needs.iter().all(|rung| RUNGS.contains(rung)) {
+            works.push((name.to_owned(), Work::Survival(survival)));
+        }
+    }
+    works.extend(EVENTS.map(|(name, event)| (name.to_owned(), Work::Event(event))));
+    works.into_iter().map(|(name, work)| Check { name, work, runtimes }).collect()
+}
+
+/// Runs them as often as is left to do, each once before any is run again: those that only wait beside each other,
+/// the others [`AT_ONCE`] at a time.
+fn run(checks: &[Check], arguments: &Arguments, report: Report, results: Option<Results>) -> Report {
+    let end = arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes as u64));
+    let is_time = || end.is_none_or(|end| Instant::now() < end);
+    let (waiting, busy): (Vec<_>, Vec<_>) = checks
+        .iter()
+        .map(|check| (check, check.left(arguments, &report)))
+        .partition(|(check, _)| check.only_waits());
+    let noted = Mutex::new((report, results));
     for (checks, at_once) in [(waiting, WAITING_AT_ONCE), (busy, AT_ONCE)] {
-        let runs: Vec<&Check> =
-            checks.into_iter().flat_map(|check| vec![check; check.runs(arguments)]).collect();
+        let most = checks.iter().map(|(_, left)| *left).max().unwrap_or(0);
+        let round = |round| checks.iter().filter(move |(_, left)| *left > round).map(|(check, _)| *check);
+        let runs: Vec<&Check> = (0..most).flat_map(round).collect();
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
             for _ in 0..at_once {
                 scope.spawn(|| {
-                    while let Some(check) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    while is_time()
+                        && let Some(check) = runs.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
                         let start = Instant::now();
                         let ended = match catch_unwind(AssertUnwindSafe(|| check.run(arguments))) {
                             Ok(found) => Ended::Well(found),
                             Err(_) => Ended::Badly,
                         };
                         println!("{} ... {}", check.name, ended.line(start.elapsed()));
-                        report.lock().unwrap().add(&check.name, ended);
+                        let (report, results) = &mut *noted.lock().unwrap();
+                        if let Some(results) = results {
+                            results.add(&check.name, &ended);
+                        }
+                        report.add(&check.name, ended);
                     }
                 });
             }
         });
     }
-    report.into_inner().unwrap()
+    noted.into_inner().unwrap().0
 }
 
 /// Whether the lab can be run here; if not, what is missing.
@@ -199,6 +252,8 @@ fn is_installed(program: &str) -> bool {
 
 const NEEDS: [&str; 6] = ["ip", "nft", "conntrack", "tc", "ssh", "ssh-keygen"];
 
+/// What programs run on by default.
+const USUAL: [&str; 2] = ["tokio", "tokio"];
 /// How many checks run at the same time: each keeps a core busy while it copies.
 const AT_ONCE: usize = 2;
 /// The same for checks that wait for something to fail.

@@ -63,7 +63,13 @@ impl Report {
         runs.filter(|ended| matches!(ended, Ended::Badly)).count()
     }
 
-    fn runs(&self) -> usize {
+    /// How many runs of a check there are.
+    pub(crate) fn count(&self, check: &str) -> usize {
+        self.checks.iter().find(|(name, _)| name == check).map_or(0, |(_, runs)| runs.len())
+    }
+
+    /// All runs.
+    pub(crate) fn runs(&self) -> usize {
         self.checks.iter().map(|(_, runs)| runs.len()).sum()
     }
 
@@ -82,17 +88,18 @@ impl Report {
             Ran::of(command).stdout.trim().to_owned()
         };
         let mut table = format!(
-            "{}, Linux {}, {} runs of each check (of those that survive something twice as many, with ten times the bytes), {} MiB each way in each run, {} runs in all, {} of them failed.\n\n\
+            "{}, Linux {}, {} runs of each pair and rung, {} of each event (with ten times the bytes where something is survived), one of each on other runtimes; {} MiB each way in each run, {} runs in all, {} of them failed.\n\n\
              | check | rung | ended well | link after: median, longest | MB/s, both ways together: median |\n\
              |---|---|---|---|---|\n",
             said("date", &["-u", "+%Y-%m-%d"]),
             said("uname", &["-r"]),
             arguments.runs,
+            2 * arguments.runs,
             arguments.mebibytes,
             self.runs(),
             self.failed(),
         );
-        for (name, runs) in &self.checks {
+        for (name, runs) in self.checks.iter().filter(|(_, runs)| !runs.is_empty()) {
             let found: Vec<&Found> = runs
                 .iter()
                 .filter_map(|run| match run {

@@ -1,5 +1,6 @@
 //! The programs in the lab: a server, and nodes behind NATs.
 
+use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -31,8 +32,17 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { two_addresses: false, on_443: false, runtimes: ["tokio", "tokio"] }
+        Self { two_addresses: false, on_443: false, runtimes: ON.get() }
     }
+}
+
+/// Sets what the programs of this thread's check run on.
+pub(crate) fn run_on(runtimes: [&'static str; 2]) {
+    ON.set(runtimes);
+}
+
+thread_local! {
+    static ON: Cell<[&'static str; 2]> = const { Cell::new(["tokio"; 2]) };
 }
 
 /// A place for a node: its own namespace, and the home around it.

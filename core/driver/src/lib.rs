@@ -4,6 +4,7 @@
 //! and tells them what came of it. It sees the world through [`net::Net`] alone, so that the same loops run
 //! on tokio, on smol and in the simulator.
 
+mod accept;
 pub mod agent;
 pub mod compat;
 pub mod conduit;
@@ -13,7 +14,6 @@ mod meter;
 pub mod net;
 pub mod os;
 mod peers;
-#[allow(dead_code, reason = "port guessing attaches there")]
 mod port;
 mod prober;
 mod ready;

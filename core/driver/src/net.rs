@@ -73,6 +73,15 @@ pub struct Interface {
     pub prefix: u8,
 }
 
+/// Whether a connection from `ip` is dead on a host that has these addresses: that one is gone, and there are
+/// others. Without any the interface may only be down, and bring the address back.
+pub(crate) fn is_lost(addresses: &[IpAddr], ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    let others = |address: &IpAddr| address.is_ipv4() == ip.is_ipv4() && !address.is_loopback();
+    let mut addresses = addresses.iter().map(IpAddr::to_canonical).filter(others).peekable();
+    !ip.is_loopback() && addresses.peek().is_some() && addresses.all(|address| address != ip)
+}
+
 /// How to bind a TCP socket.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TcpConfig {
@@ -185,6 +194,11 @@ impl RecvBatch {
     /// The buffers and their descriptions, for the socket to fill.
     pub fn fill(&mut self) -> (&mut [Box<[u8]>], &mut [RecvMeta]) {
         (&mut self.buffers, &mut self.metas)
+    }
+
+    /// How many bytes the first `filled` buffers hold.
+    pub fn bytes(&self, filled: usize) -> usize {
+        self.metas.iter().take(filled).map(|meta| meta.len).sum()
     }
 
     /// The datagrams of the first `filled` buffers.

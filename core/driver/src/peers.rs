@@ -14,17 +14,22 @@ use std::time::Duration;
 
 use futures_channel::{mpsc, oneshot};
 use futures_util::SinkExt as _;
+use inp2p_core::agent::Expected;
 use inp2p_core::ids::AttemptId;
-use inp2p_core::link::{Preface, preface};
-use tracing::{debug, warn};
+use inp2p_core::link::{Preface, Role, preface};
+use tracing::debug;
 
+use crate::accept::{Accepting, until_stopped};
 use crate::exact::read_exact;
-use crate::forward::{PAUSE, pause};
-use crate::net::{ListenIo as _, Net, TimerIo as _};
+use crate::net::{Net, TimerIo as _};
 use crate::session::Command;
 
 /// Which session an attempt belongs to.
-pub(crate) struct Registry<N: Net>(Mutex<Inner<N>>);
+pub(crate) struct Registry<N: Net> {
+    inner: Mutex<Inner<N>>,
+    /// Where it is told that an expected attempt has begun.
+    called: mpsc::Sender<AttemptId>,
+}
 
 struct Inner<N: Net> {
     attempts: BTreeMap<AttemptId, mpsc::Sender<Command<N>>>,
@@ -32,6 +37,8 @@ struct Inner<N: Net> {
     order: VecDeque<AttemptId>,
     /// Connections that wait for an attempt to become known.
     held: Vec<Held<N>>,
+    /// Attempts that peers may begin without the server, and what proves that they mean them.
+    expected: BTreeMap<AttemptId, [u8; 32]>,
     /// Connections that have yet to say what they are, and those that are held.
     strangers: BTreeMap<IpAddr, usize>,
 }
@@ -42,19 +49,38 @@ struct Held<N: Net> {
 }
 
 impl<N: Net> Registry<N> {
-    pub(crate) fn new() -> Arc<Self> {
+    /// `called` is told when a connection comes that is of an expected attempt and of no known one.
+    pub(crate) fn new(called: mpsc::Sender<AttemptId>) -> Arc<Self> {
         let inner = Inner {
             attempts: BTreeMap::new(),
             order: VecDeque::new(),
             held: Vec::new(),
+            expected: BTreeMap::new(),
             strangers: BTreeMap::new(),
         };
-        Arc::new(Self(Mutex::new(inner)))
+        Arc::new(Self { inner: Mutex::new(inner), called })
+    }
+
+    /// These attempts are expected, and no others.
+    pub(crate) fn expect(&self, expected: &[Expected]) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.expected = expected.iter().map(|one| (one.attempt, one.punch_key.0)).collect();
+    }
+
+    /// A connection waits for an attempt: if that is expected, it has begun.
+    fn call(&self, preface: &Preface) {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = inner.expected.get(&preface.attempt);
+        let proves = |role| key.is_some_and(|key| preface.proves(key, role));
+        if proves(Role::Controlling) || proves(Role::Controlled) {
+            // With so many that wait to be told of, this one is told of by its next packet.
+            let _ = self.called.clone().try_send(preface.attempt);
+        }
     }
 
     /// From now on connections of this attempt go to that session.
     pub(crate) fn add(&self, attempt: AttemptId, session: &mpsc::Sender<Command<N>>) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.attempts.insert(attempt, session.clone()).is_none() {
             inner.order.push_back(attempt);
             if inner.order.len() > ATTEMPTS
@@ -76,7 +102,7 @@ impl<N: Net> Registry<N> {
         &self,
         attempt: AttemptId,
     ) -> Result<mpsc::Sender<Command<N>>, oneshot::Receiver<mpsc::Sender<Command<N>>>> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = inner.attempts.get(&attempt) {
             return Ok(session.clone());
         }
@@ -88,7 +114,7 @@ impl<N: Net> Registry<N> {
 
     /// Counts a stranger in; false if there are too many.
     fn admit(&self, from: IpAddr) -> bool {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.strangers.values().sum::<usize>() >= STRANGERS {
             return false;
         }
@@ -101,7 +127,7 @@ impl<N: Net> Registry<N> {
     }
 
     fn leave(&self, from: IpAddr) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = inner.strangers.get_mut(&from) {
             *count -= 1;
             if *count == 0 {
@@ -114,37 +140,26 @@ impl<N: Net> Registry<N> {
 /// Accepts peers' connections until `stop` is dropped.
 pub(crate) async fn run<N: Net>(
     net: N,
-    mut listener: N::Listener,
+    listener: N::Listener,
     registry: Arc<Registry<N>>,
-    mut stop: oneshot::Receiver<()>,
+    stop: oneshot::Receiver<()>,
 ) {
-    let mut timer = net.timer();
-    loop {
-        let accepted = poll_fn(|cx| {
-            if Pin::new(&mut stop).poll(cx).is_ready() {
-                return Poll::Ready(None);
+    let mut accepting = Accepting::new(&net, listener, "of peers");
+    until_stopped(stop, async {
+        loop {
+            let (stream, remote) = accepting.next().await;
+            if !registry.admit(remote.ip()) {
+                debug!(%remote, "too many connections that have not said what they are");
+                continue;
             }
-            listener.poll_accept(cx).map(Some)
-        });
-        match accepted.await {
-            None => return,
-            Some(Ok((stream, remote))) => {
-                if !registry.admit(remote.ip()) {
-                    debug!(%remote, "too many connections that have not said what they are");
-                    continue;
-                }
-                let (net, registry) = (net.clone(), Arc::clone(&registry));
-                net.clone().spawn("peer", async move {
-                    introduce(&net, stream, remote, &registry).await;
-                    registry.leave(remote.ip());
-                });
-            }
-            Some(Err(error)) => {
-                warn!(%error, "cannot accept connections of peers; trying again");
-                pause(&net, &mut timer, PAUSE).await;
-            }
+            let (own, registry) = (net.clone(), Arc::clone(&registry));
+            net.spawn("peer", async move {
+                introduce(&own, stream, remote, &registry).await;
+                registry.leave(remote.ip());
+            });
         }
-    }
+    })
+    .await;
 }
 
 /// Reads the preface and brings the connection to its session.
@@ -161,6 +176,7 @@ async fn introduce<N: Net>(net: &N, mut stream: N::Stream, remote: SocketAddr, r
     let session = match registry.find(preface.attempt) {
         Ok(session) => Some(session),
         Err(mut found) => {
+            registry.call(&preface);
             let until = net.now() + HOLD;
             poll_fn(|cx| match Pin::new(&mut found).poll(cx) {
                 Poll::Ready(found) => Poll::Ready(found.ok()),

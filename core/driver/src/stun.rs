@@ -21,13 +21,11 @@ use inp2p_core::stun::proof::ProofKey;
 use inp2p_core::stun::server::{Arrival, Change, MAX_REPLY, MAX_REQUEST, Responder};
 use inp2p_core::time::WallClock;
 use smallvec::SmallVec;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use crate::accept::{Accepting, until_stopped};
 use crate::exact::{read_exact, write_all};
-use crate::forward::{PAUSE, pause};
-use crate::net::{
-    ListenIo as _, Net, RECV_BUFFER_BYTES, RecvBatch, RecvMeta, StreamIo as _, Transmit, UdpIo,
-};
+use crate::net::{Net, RECV_BUFFER_BYTES, RecvBatch, RecvMeta, StreamIo as _, Transmit, UdpIo};
 
 /// What all STUN sockets of one transport know.
 #[derive(Debug, Clone)]
@@ -188,50 +186,39 @@ impl<N: Net> Udp<N> {
 /// Answers Binding requests on TCP connections until `stop` is dropped.
 pub(crate) async fn tcp<N: Net>(
     net: N,
-    mut listener: N::Listener,
+    listener: N::Listener,
     (site, index): (Site, usize),
     proofs: ProofKey,
-    mut stop: oneshot::Receiver<()>,
+    stop: oneshot::Receiver<()>,
 ) {
     let open = Arc::new(AtomicUsize::new(0));
-    let mut timer = net.timer();
-    loop {
-        let accepted = poll_fn(|cx| {
-            if Pin::new(&mut stop).poll(cx).is_ready() {
-                return Poll::Ready(None);
+    let mut accepting = Accepting::new(&net, listener, "for STUN");
+    until_stopped(stop, async {
+        loop {
+            let (stream, remote) = accepting.next().await;
+            if open.load(Ordering::Relaxed) >= CONNECTIONS {
+                continue;
             }
-            listener.poll_accept(cx).map(Some)
-        });
-        match accepted.await {
-            None => return,
-            Some(Ok((stream, remote))) => {
-                if open.load(Ordering::Relaxed) >= CONNECTIONS {
-                    continue;
-                }
-                let ip = stream.local_addr().ok().map(|local| local.ip().to_canonical());
-                let arrival = Arrival {
-                    transport: Transport::Tcp,
-                    source: remote,
-                    origin: ip.map(|ip| SocketAddr::new(ip, site.port(index))),
-                    other: ip.and_then(|ip| site.other(ip, index)),
-                    unix: Duration::ZERO,
-                    busy: false,
-                };
-                open.fetch_add(1, Ordering::Relaxed);
-                let (net, open) = (net.clone(), Arc::clone(&open));
-                let responder = Responder::new(proofs.clone(), site.ports);
-                let clock = site.clock;
-                net.clone().spawn("stun connection", async move {
-                    serve(&net, stream, &responder, &clock, arrival).await;
-                    open.fetch_sub(1, Ordering::Relaxed);
-                });
-            }
-            Some(Err(error)) => {
-                warn!(%error, "cannot accept STUN connections; trying again");
-                pause(&net, &mut timer, PAUSE).await;
-            }
+            let ip = stream.local_addr().ok().map(|local| local.ip().to_canonical());
+            let arrival = Arrival {
+                transport: Transport::Tcp,
+                source: remote,
+                origin: ip.map(|ip| SocketAddr::new(ip, site.port(index))),
+                other: ip.and_then(|ip| site.other(ip, index)),
+                unix: Duration::ZERO,
+                busy: false,
+            };
+            open.fetch_add(1, Ordering::Relaxed);
+            let (own, open) = (net.clone(), Arc::clone(&open));
+            let responder = Responder::new(proofs.clone(), site.ports);
+            let clock = site.clock;
+            net.spawn("stun connection", async move {
+                serve(&own, stream, &responder, &clock, arrival).await;
+                open.fetch_sub(1, Ordering::Relaxed);
+            });
         }
-    }
+    })
+    .await;
 }
 
 /// Serves one connection: messages follow each other, each as long as its header says (RFC 8489 section

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::{Expected, ReconnectSecret};
 use crate::ids::{AttemptId, ConnId, PeerName, PublicKey};
 use crate::nat::NatReport;
 use crate::path::{Outcome, Rung};
@@ -56,6 +57,11 @@ pub enum Input<'a> {
         /// What.
         event: SessionNews,
     },
+    /// A packet of an attempt came that this node has not begun, and [`Action::Expect`] has named.
+    Called {
+        /// Which.
+        attempt: AttemptId,
+    },
     /// How busy the node's own relay is, now and then; its `mbps` is passed over.
     RelayLoad(RelayLoad),
     /// What became of a forward's listener ([`Action::Listen`]).
@@ -104,15 +110,31 @@ pub enum SessionNews {
         /// Which attempt.
         attempt: AttemptId,
     },
-    /// The link is the same, and its other end is elsewhere.
+    /// The link is the same, and one of its ends is elsewhere.
     Moved {
+        /// What its rung is now.
+        rung: Rung,
         /// The address at its other end.
         remote: SocketAddr,
+    },
+    /// A link has come up to a process of the peer's that was not known: for the time without the server this was
+    /// agreed on.
+    Agreed(ReconnectSecret),
+    /// The link does not answer: others are to be sought while it is waited for.
+    Suspect,
+    /// The link, which is over UDP, loses so much that one that is not over UDP is to be sought.
+    Poor {
+        /// Its rung.
+        rung: Rung,
+        /// How much, for people.
+        reason: String,
     },
     /// The last link is gone. Streams are kept for a while.
     Down {
         /// Why.
         reason: String,
+        /// Whether the peer ended it, or has started anew: a relay between the two is not to blame.
+        by_peer: bool,
     },
     /// An attempt is over, one way or the other.
     AttemptDone {
@@ -196,6 +218,14 @@ pub enum Action {
         /// own user, for whom only that policy counts.
         targets: Option<Targets>,
     },
+    /// There is news of the peer that may mean that it has forgotten its session: the link, if there is one, is
+    /// to show that it still works.
+    Doubt {
+        /// The peer.
+        peer: PeerName,
+    },
+    /// Watch for the first packets of these attempts, in place of those named before: [`Input::Called`].
+    Expect(Vec<Expected>),
     /// More relays for an attempt that the session has.
     Offers {
         /// The peer.

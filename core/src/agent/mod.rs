@@ -24,6 +24,7 @@ mod online;
 mod peer;
 mod peers;
 mod pins;
+mod reconnect;
 mod relay;
 mod requests;
 mod signal;
@@ -39,6 +40,7 @@ use forwards::{Forwards, Waiter, own};
 use io::{Action, Exit, Input, SessionNews};
 use online::Asked;
 use peer::Link;
+pub use reconnect::{Expected, ExpectedKey, ReconnectSecret};
 use signal::{Event, Signal};
 
 use crate::due::earlier;
@@ -63,6 +65,7 @@ pub struct Agent {
     forwards: Forwards,
     pins: pins::Pins,
     relaying: relay::Relaying,
+    reconnects: reconnect::Reconnects,
     nat: Nat,
     report: Reporting,
     counters: Counters,
@@ -133,12 +136,14 @@ impl Agent {
         let mut rng = Rng::new(seed);
         let rules = std::mem::take(&mut config.forwards);
         let (node, user) = (config.node.clone(), config.user.clone());
+        let pins = pins::Pins::load(pins)?;
         let mut agent = Self {
             signal: Signal::new(now, config.tls, rng.fork("signal")),
             addresses: addresses::Addresses::default(),
             peers: peers::Peers::new(rng.fork("peers")),
             forwards: Forwards::new(rules, config.push, node, user)?,
-            pins: pins::Pins::load(pins)?,
+            reconnects: reconnect::Reconnects::new(now, pins.kept()),
+            pins,
             relaying: relay::Relaying::new(config.relay.clone()),
             nat: Nat::default(),
             report: Reporting::default(),
@@ -183,6 +188,7 @@ impl Agent {
                 self.signalled(now, event);
             }
             Input::Session { peer, event } => self.session(now, peer, event),
+            Input::Called { attempt } => self.called(now, attempt),
             Input::RelayLoad(load) => self.relay_load(load),
             Input::Forward { name, result } => self.listener(now, name, result),
             Input::Tick => {}
@@ -214,6 +220,7 @@ impl Agent {
                     self.signal.deadline(),
                     self.peers.deadline(self.now, self.may_wish()),
                     self.forwards.deadline(),
+                    self.reconnects.deadline(),
                     report.filter(|_| self.awaits_nat().is_none()).map(|at| (at, "report to the server")),
                     self.awaits_nat().map(|at| (at, "wait no longer for the first word on NATs")),
                 ]
@@ -241,6 +248,9 @@ impl Agent {
         }
         if news == News::Changed {
             tracing::debug!(addresses = addresses.len(), "the addresses of this host have changed");
+            // Where peers see this node is measured anew, and they had better be told.
+            self.nat.is_awaited = true;
+            self.nat.until = Some(now + NAT_PATIENCE);
             self.signal.network_changed(now, &mut self.actions);
             self.relaying.network_changed();
             self.peers.each(|_, peer, _| peer.network_changed(now));
@@ -336,6 +346,7 @@ impl Agent {
                 self.actions.push_back(Action::Unreachable { peer: name.clone(), reason });
             }
         });
+        self.reconnects(now);
         self.send_report(now);
         while let Some(peer) = self.peers.wish(now).filter(|_| self.may_wish()) {
             if !self.wish(now, peer) {
@@ -425,6 +436,9 @@ impl Agent {
                     }
                     Err(refused) => {
                         tracing::debug!(peer = %name, code = ?refused.code, %refused, "no attempt");
+                        if refused.code == Code::Offline {
+                            self.relaying.acquit(&name);
+                        }
                         let reason = refused.to_string();
                         peer.refused(now, &refused, rng);
                         self.actions.push_back(Action::Unreachable { peer: name, reason });
@@ -467,7 +481,10 @@ impl Agent {
         self.peers.each(|name, peer, rng| {
             if online.contains(name) {
                 peer.here(now);
-            } else if peer.absent(now, rng) {
+                return;
+            }
+            self.relaying.acquit(name);
+            if peer.absent(now, rng) {
                 let reason = peer::NOT_ONLINE.to_owned();
                 self.actions.push_back(Action::Unreachable { peer: name.clone(), reason });
             }
@@ -489,33 +506,60 @@ impl Agent {
         match event {
             SessionNews::Wanted => peer.wanted(now),
             SessionNews::Up { rung, remote, via } => {
-                tracing::info!(peer = %name, %rung, "link up");
+                tracing::info!(target: LINKS, peer = %name, %rung, "link up");
                 self.counters.links += 1;
                 peer.up(now, Link { rung, remote, via }, rng);
+                self.reconnects.up(name);
                 // It has proven the key now.
                 let pin = peer.key().and_then(|key| self.pins.pin_peer(name, key));
                 if let Some(content) = pin {
                     self.actions.push_back(Action::Save { name: PINS_FILE, content });
                 }
+                if rung.is_udp() {
+                    self.seen(now, name, remote);
+                }
             }
-            SessionNews::Moved { remote } => peer.moved(remote),
-            SessionNews::Down { reason } => {
-                tracing::info!(peer = %name, reason, "link down");
-                if let Some(via) = peer.down(reason).filter(|via| via.name.is_some()) {
-                    self.relaying.died(now, via.relay);
+            SessionNews::Moved { rung, remote } => {
+                peer.moved(now, rung, remote, rng);
+                self.seen(now, name, remote);
+            }
+            SessionNews::Agreed(secret) => self.agreed(now, name, secret),
+            SessionNews::Poor { rung, reason } => {
+                tracing::info!(peer = %name, %rung, reason, "the link over UDP is poor: another is sought");
+                peer.poor(now, reason);
+            }
+            SessionNews::Suspect => {
+                tracing::debug!(peer = %name, "the link does not answer");
+                peer.suspect(now);
+                // It may be this node's own network.
+                self.signal.doubt(now);
+            }
+            SessionNews::Down { reason, by_peer } => {
+                tracing::info!(target: LINKS, peer = %name, reason, "link down");
+                if !by_peer {
+                    self.signal.doubt(now);
+                }
+                self.reconnects.down(now, name);
+                if let Some(via) = peer.down(now, reason).filter(|via| via.name.is_some() && !by_peer) {
+                    // Unless it turns out that the peer was gone.
+                    self.relaying.died(now, via.relay, Some(name));
                 }
             }
             SessionNews::RelayRtt { relay, rtt } => self.relaying.measured(relay, rtt),
             SessionNews::RelayFailed { relay, reason } => {
                 tracing::debug!(peer = %name, %relay, reason, "relay of no use");
                 if relay != self.signal.server().unwrap_or(relay) {
-                    self.relaying.died(now, relay);
+                    self.relaying.died(now, relay, None);
                 }
             }
             SessionNews::RelaysWanted { attempt } => self.relays_wanted(now, name.clone(), attempt),
             SessionNews::AttemptDone { attempt, outcomes } => {
                 let outcomes: Vec<Outcome> = outcomes.into_iter().take(MAX_OUTCOMES).collect();
                 peer.done(now, attempt, outcomes.clone(), rng);
+                if self.reconnects.done(name, attempt) {
+                    // The server knows nothing of it.
+                    return;
+                }
                 let report = AttemptReport { attempt, outcomes, rtts: self.relaying.rtts() };
                 self.signal.ask(now, Asked::AttemptReport(attempt), &report, &mut self.actions);
             }
@@ -536,6 +580,8 @@ impl Reporting {
     }
 }
 
+/// The target of the log lines that say which link carries a session.
+pub const LINKS: &str = "inp2p_core::agent::links";
 /// The file that holds the pinned keys; see [`Action::Save`].
 pub const PINS_FILE: &str = "inp2pc.pins.json";
 /// How many peers the server is asked for at a time: what a node with a thousand forwards sends, and gets

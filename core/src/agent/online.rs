@@ -87,11 +87,18 @@ impl Online {
         Some(plain)
     }
 
-    /// The network has changed: the connection must show that it still works.
-    pub(super) fn doubt(&mut self, now: Instant) {
-        self.heartbeat = now;
-        self.silence = self.silence.min(now + PROBE_TIMEOUT);
-        self.doubtful = true;
+    /// The network has changed, or seems to have: the connection must show that it still works.
+    /// `timeout` is how soon it has to.
+    pub(super) fn doubt(&mut self, now: Instant, timeout: Duration) {
+        if !std::mem::replace(&mut self.doubtful, true) {
+            self.heartbeat = now;
+        }
+        self.silence = self.silence.min(now + timeout);
+    }
+
+    /// Whether the network has changed since something was heard.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.doubtful
     }
 
     /// Whether the server has been silent for too long; if so, whether a change of network explains it.
@@ -185,9 +192,6 @@ impl Online {
 
 /// How long the server may take to answer: two retransmissions of TCP on a bad line.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How soon a connection must show that it has outlived a change of network: a round trip on a bad line, or one
-/// retransmission on a good one. A new login costs little, and until then no peer can be told the new address.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// As many missed heartbeats end the connection, as at the server.
 const MISSED_HEARTBEATS: u32 = 3;
 /// The bounds of the period that a server may ask for.

@@ -55,6 +55,8 @@ struct Better {
     failures: u32,
     /// Whether the link itself may be dead, so that everything is to be tried.
     doubted: bool,
+    /// Why the link, which is over UDP, is to be left for one that is not.
+    poor: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +112,7 @@ impl Peer {
     pub(super) fn wish_due(&self, now: Instant) -> Option<Instant> {
         if !self.wants() {
             let idle = self.link.is_some() && matches!(self.search, Search::Idle);
-            let due = self.better.due.filter(|_| idle && self.forwarded)?;
+            let due = self.better.due.filter(|_| idle && (self.forwarded || self.better.doubted))?;
             return Some(self.asked.map_or(due, |asked| due.max(asked + WISH_INTERVAL)));
         }
         let at = match self.search {
@@ -124,6 +126,9 @@ impl Peer {
     /// The rungs to wish for, of those that may be used: with a link only better ones, unless that is in doubt.
     pub(super) fn wished_rungs(&self, allowed: RungSet) -> RungSet {
         match &self.link {
+            Some(_) if self.better.poor.is_some() && !self.better.doubted => {
+                allowed.iter().filter(|rung| !rung.is_udp()).collect()
+            }
             Some(link) if !self.better.doubted => allowed.iter().filter(|rung| *rung < link.rung).collect(),
             Some(_) | None => allowed,
         }
@@ -171,6 +176,9 @@ impl Peer {
             if matches!(self.search, Search::Promised { .. }) {
                 // Nothing more follows: it is over already.
                 self.search = Search::Idle;
+                if self.link.is_some() {
+                    self.better.due.get_or_insert(now + BETTER_THAN_RELAY.0);
+                }
             }
             return false;
         }
@@ -220,6 +228,13 @@ impl Peer {
 
     /// The session has a link.
     pub(super) fn up(&mut self, now: Instant, link: Link, rng: &mut Rng) {
+        let poor = self.better.poor.take();
+        // That was about the link before.
+        self.better.doubted = false;
+        if let Some(left) = self.link.as_ref().filter(|left| left.rung < link.rung) {
+            let reason = poor.unwrap_or_else(|| NO_ANSWER.to_owned());
+            self.left(left.rung, format!("left for {}: {reason}", link.rung));
+        }
         self.link = Some(link);
         self.switches = self.switches.saturating_add(1);
         self.wished = false;
@@ -228,28 +243,28 @@ impl Peer {
         if matches!(self.search, Search::Waiting { .. }) {
             self.search = Search::Idle;
         }
+        // Whatever was tried in vain, this was not.
+        self.better.failures = 0;
         if matches!(self.search, Search::Idle) {
+            self.try_for_better(now, rng);
+        }
+    }
+
+    /// One of the link's ends is elsewhere.
+    pub(super) fn moved(&mut self, now: Instant, rung: Rung, remote: SocketAddr, rng: &mut Rng) {
+        let Some(link) = &mut self.link else { return };
+        link.remote = remote;
+        if std::mem::replace(&mut link.rung, rung) != rung && matches!(self.search, Search::Idle) {
             self.better.failures = 0;
             self.try_for_better(now, rng);
         }
     }
 
-    /// The link's other end is elsewhere.
-    pub(super) fn moved(&mut self, remote: SocketAddr) {
-        if let Some(link) = &mut self.link {
-            link.remote = remote;
-        }
-    }
-
     /// The session's last link is gone.
-    pub(super) fn down(&mut self, reason: String) -> Option<Via> {
+    pub(super) fn down(&mut self, now: Instant, reason: String) -> Option<Via> {
         self.error = Some(reason);
-        let link = self.link.take()?;
-        if matches!(self.search, Search::Running { rungs, .. } if !rungs.contains(link.rung)) {
-            // It only looked for better ones, and what is wanted now is any: that is not to wait for its end.
-            self.search = Search::Idle;
-        }
-        link.via
+        self.start_over(now);
+        self.link.take().and_then(|link| link.via)
     }
 
     /// From now on the peer, which is of another user, may open these targets. Gives them back if that is a
@@ -257,6 +272,21 @@ impl Peer {
     pub(super) fn restrict(&mut self, targets: Targets) -> Option<Targets> {
         let before = self.targets.replace(targets.clone());
         (before.unwrap_or_default() != targets).then_some(targets)
+    }
+
+    /// All that a peer of another user may open here.
+    pub(super) fn targets(&self) -> Option<&Targets> {
+        self.targets.as_ref()
+    }
+
+    /// Whether the session has just begun to try, by what the server has brought about.
+    pub(super) fn is_trying(&self, now: Instant) -> bool {
+        matches!(self.search, Search::Running { until, .. } if until > now + (ATTEMPT_TIMEOUT - YOUNG))
+    }
+
+    /// The identity that attempts without the server are for, where there has been no other.
+    pub(super) fn is_for(&mut self, key: PublicKey) -> bool {
+        self.attempt.is_none_or(|(_, known)| known == key)
     }
 
     /// The latest attempt.
@@ -288,7 +318,22 @@ impl Peer {
     /// The network has changed: the link may be dead, and others may lead to the peer.
     pub(super) fn network_changed(&mut self, now: Instant) {
         self.news(now);
+        self.suspect(now);
+    }
+
+    /// The link loses too much over UDP: another one is tried for.
+    pub(super) fn poor(&mut self, now: Instant, reason: String) {
         if self.link.is_some() {
+            self.start_over(now);
+            self.better.poor = Some(reason);
+            self.better.due = Some(now);
+        }
+    }
+
+    /// The link may be dead: whatever else leads to the peer is tried.
+    pub(super) fn suspect(&mut self, now: Instant) {
+        if self.link.is_some() {
+            self.start_over(now);
             self.better.due = Some(now);
             self.better.doubted = true;
         }
@@ -314,11 +359,8 @@ impl Peer {
     pub(super) fn signal_lost(&mut self, now: Instant) {
         if matches!(self.search, Search::Asking | Search::Promised { .. }) {
             self.search = Search::Idle;
-            if self.link.is_some() {
-                // It may have been asked for because the network had changed.
-                self.better.due = Some(now);
-                self.better.doubted = true;
-            }
+            // It may have been asked because the network had changed, which is what broke the connection.
+            self.suspect(now);
         }
     }
 
@@ -403,15 +445,26 @@ impl Peer {
         if self.better.doubted {
             return;
         }
-        let Some(link) = self.link.as_ref().filter(|link| link.rung > Rung::UdpDirect) else {
+        let poor = self.better.poor.is_some();
+        let Some(link) = self.link.as_ref().filter(|link| poor || link.rung > Rung::UdpDirect) else {
             self.better.due = None;
             return;
         };
-        let (first, last) = if link.rung.is_relay() { BETTER_THAN_RELAY } else { BETTER_THAN_DIRECT };
+        let (first, last) = if poor || link.rung.is_relay() { BETTER_THAN_RELAY } else { BETTER_THAN_DIRECT };
         let wait = first.saturating_mul(1 << self.better.failures.min(MAX_DOUBLINGS)).min(last);
         self.better.failures = self.better.failures.saturating_add(1);
         // Each of many pairs that lost a relay together has its own pace.
         self.better.due = Some(now + rng.between(wait * 3 / 4, wait));
+    }
+
+    /// A rung has been left, and why: shown like the outcome of a try.
+    fn left(&mut self, rung: Rung, reason: String) {
+        tracing::info!(%rung, reason, "rung left");
+        let outcome = Outcome { rung, outcome: Verdict::Failed, reason, ms: 0 };
+        match self.outcomes.iter_mut().find(|known| known.rung == rung) {
+            Some(known) => *known = outcome,
+            None => self.outcomes.push(outcome),
+        }
     }
 
     /// The outcomes of the latest attempt, and of those rungs that it was not to try what is known already.
@@ -422,6 +475,16 @@ impl Peer {
             (untried && self.link.is_some()).then(|| known.clone())
         };
         new.into_iter().map(|new| known(&new).unwrap_or(new)).collect()
+    }
+
+    /// The link is of no use any more. An attempt that looks only for better ones is not waited for then, nor one
+    /// that began when all was well.
+    fn start_over(&mut self, now: Instant) {
+        let (Search::Running { until, rungs }, Some(link)) = (&self.search, &self.link) else { return };
+        let young = *until > now + (ATTEMPT_TIMEOUT - YOUNG);
+        if !(young && rungs.contains(link.rung)) {
+            self.search = Search::Idle;
+        }
     }
 
     fn hurry(&mut self, now: Instant) {
@@ -458,6 +521,8 @@ impl Pace {
 
 /// Why there is no link to a peer that the server does not name among those who are online.
 pub(super) const NOT_ONLINE: &str = "the peer is not online";
+/// Why a link was left for a worse one, where its session has not said so before.
+const NO_ANSWER: &str = "no answer from the peer";
 /// At most one wish in this time, whatever the news: a local program may connect in a loop.
 pub(super) const WISH_INTERVAL: Duration = Duration::from_secs(1);
 /// The first retry of what failed.
@@ -472,5 +537,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A session ends its attempts itself, by rung. This catches one that does not, and is longer than the
 /// longest.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
+/// What has been tried for longer than that will hardly come any more.
+const YOUNG: Duration = Duration::from_secs(3);
 /// How long after the end of an attempt the session's word of its link may come.
 const LINK_FOLLOWS: Duration = Duration::from_secs(2);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::config::ConfigError;
+use super::reconnect::Kept;
 use crate::ids::{PeerName, PublicKey};
 
 /// The pins, as the pin file has them.
@@ -13,6 +14,8 @@ use crate::ids::{PeerName, PublicKey};
 pub(super) struct Pins {
     servers: BTreeMap<String, PublicKey>,
     peers: BTreeMap<PeerName, PublicKey>,
+    /// What finds peers again while there is no server.
+    kept: BTreeMap<PeerName, Kept>,
 }
 
 /// The file's content: text throughout, so that a person can read it and take a line out.
@@ -22,6 +25,8 @@ struct File {
     version: u32,
     servers: BTreeMap<String, String>,
     peers: BTreeMap<PeerName, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    reconnect: BTreeMap<PeerName, Kept>,
 }
 
 impl Pins {
@@ -34,7 +39,28 @@ impl Pins {
             let text = format!("version {}, this program reads {VERSION}", file.version);
             return Err(ConfigError::Pins(text));
         }
-        Ok(Self { servers: keys(file.servers)?, peers: keys(file.peers)? })
+        let mut kept = file.reconnect;
+        while kept.len() > MAX_KEPT {
+            kept.pop_last();
+        }
+        Ok(Self { servers: keys(file.servers)?, peers: keys(file.peers)?, kept })
+    }
+
+    /// What finds peers again while there is no server.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (PeerName, Kept)> {
+        self.kept.clone().into_iter()
+    }
+
+    /// Keeps what finds a peer again. Gives the file's new content, if that is news.
+    pub(super) fn keep_peer(&mut self, peer: &PeerName, kept: Kept) -> Option<Vec<u8>> {
+        if self.kept.get(peer) == Some(&kept) {
+            return None;
+        }
+        if self.kept.len() >= MAX_KEPT && !self.kept.contains_key(peer) {
+            self.kept.pop_first();
+        }
+        self.kept.insert(peer.clone(), kept);
+        Some(self.content())
     }
 
     pub(super) fn server(&self, address: &str) -> Option<PublicKey> {
@@ -60,6 +86,7 @@ impl Pins {
             version: VERSION,
             servers: self.servers.iter().map(|(address, key)| (address.clone(), key.to_string())).collect(),
             peers: self.peers.iter().map(|(peer, key)| (peer.clone(), key.to_string())).collect(),
+            reconnect: self.kept.clone(),
         };
         #[expect(clippy::expect_used, reason = "memory takes every write, and the maps have text for keys")]
         let mut content = serde_json::to_vec_pretty(&file).expect("pins can be encoded");
@@ -95,6 +122,8 @@ fn pin<N: Ord + ToString>(pins: &mut BTreeMap<N, PublicKey>, name: N, key: Publi
 const VERSION: u32 = 1;
 /// The most keys of servers, and of peers: four times the peers that a node has at a time.
 const MAX_PINS: usize = 4096;
+/// Peers that can be found again without a server; with 32 addresses each, a megabyte.
+const MAX_KEPT: usize = 256;
 
 #[cfg(test)]
 mod tests {

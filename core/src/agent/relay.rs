@@ -3,7 +3,7 @@
 //!
 //! The server picks relays; the node tells it which were of no use ([`Relaying::excluded`]) and how long the
 //! way to each is. A relay whose link broke is declined for [`DEAD_FOR`], unless the node's own network has
-//! changed meanwhile, which is the likelier cause then. The server itself is never declined: who is logged
+//! changed meanwhile, or the peer turns out to have been gone, which are the likelier causes then. The server itself is never declined: who is logged
 //! in there can reach it.
 
 use std::collections::BTreeMap;
@@ -32,8 +32,16 @@ pub(super) struct Relaying {
     secrets: RelaySecrets,
     /// Round trips to relays as last measured.
     rtts: BTreeMap<PublicKey, u32>,
-    /// Relays that broke, and until when they are declined.
-    dead: BTreeMap<PublicKey, Instant>,
+    /// Relays that broke.
+    dead: BTreeMap<PublicKey, Dead>,
+}
+
+/// A relay that is declined.
+#[derive(Debug)]
+struct Dead {
+    until: Instant,
+    /// The peer to whom the link broke, if all else about the relay was well.
+    peer: Option<PeerName>,
 }
 
 impl Relaying {
@@ -77,13 +85,18 @@ impl Relaying {
         self.rtts.iter().map(|(relay, ms)| RelayRtt { relay: *relay, ms: *ms }).collect()
     }
 
-    /// A relay was of no use.
-    pub(super) fn died(&mut self, now: Instant, relay: PublicKey) {
+    /// A relay was of no use, or the link through it to `peer` broke.
+    pub(super) fn died(&mut self, now: Instant, relay: PublicKey, peer: Option<&PeerName>) {
         if self.dead.len() >= MAX_EXCLUDED && !self.dead.contains_key(&relay) {
-            let oldest = self.dead.iter().min_by_key(|(_, until)| **until).map(|(relay, _)| *relay);
+            let oldest = self.dead.iter().min_by_key(|(_, dead)| dead.until).map(|(relay, _)| *relay);
             oldest.map(|relay| self.dead.remove(&relay));
         }
-        self.dead.insert(relay, now + DEAD_FOR);
+        self.dead.insert(relay, Dead { until: now + DEAD_FOR, peer: peer.cloned() });
+    }
+
+    /// The peer was gone: that is why the links to it broke.
+    pub(super) fn acquit(&mut self, peer: &PeerName) {
+        self.dead.retain(|_, dead| dead.peer.as_ref() != Some(peer));
     }
 
     /// The node's own network has changed: that is what broke them.
@@ -94,7 +107,7 @@ impl Relaying {
 
     /// The relays that the node declines.
     pub(super) fn excluded(&self, now: Instant) -> Vec<PublicKey> {
-        self.dead.iter().filter(|(_, until)| now < **until).map(|(relay, _)| *relay).collect()
+        self.dead.iter().filter(|(_, dead)| now < dead.until).map(|(relay, _)| *relay).collect()
     }
 }
 
@@ -178,7 +191,7 @@ impl Agent {
     /// The node is shared with these users, and with no others: holds its sessions to that.
     pub(super) fn shares(&mut self, shares: Vec<Share>) {
         let shares: BTreeMap<_, _> = shares.into_iter().map(|share| (share.user, share.targets)).collect();
-        let actions = &mut self.actions;
+        let (now, actions) = (self.now, &mut self.actions);
         self.peers.each(|name, peer, _| {
             let Some(user) = &name.user else { return };
             let share = shares.get(user);
@@ -186,7 +199,7 @@ impl Agent {
                 let end = share.is_none() && !peer.forwarded;
                 tracing::info!(peer = %name, shared = share.is_some(), "what the peer may reach here has changed");
                 if end {
-                    peer.down("it is not shared any more".to_owned());
+                    peer.down(now, "it is not shared any more".to_owned());
                 }
                 actions.push_back(Action::Restrict { peer: name.clone(), targets, end });
             }

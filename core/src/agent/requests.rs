@@ -89,6 +89,10 @@ impl Agent {
             self.actions.push_back(Action::Unreachable { peer: name, reason: text.clone() });
             return Err(Refused::new(Code::NotAllowed, text));
         }
+        self.located(now, &name, &start.candidates, start.nat);
+        let Some((peer, _)) = self.peers.enter(&name) else {
+            return Err(Refused::new(Code::Busy, "this node has as many peers as it can"));
+        };
         let targets = relay::limits(&name, start.targets);
         peer.restrict(targets.clone().unwrap_or_default());
         if peer.start(now, start.attempt, start.key, rungs) {
@@ -123,8 +127,15 @@ impl Agent {
 
     fn peer_online(&mut self, now: Instant, news: PeerOnline) -> Result<PeerOnlineReply, Refused> {
         for name in news.peers {
-            if let Some((peer, _)) = self.peers.known(&own(&self.config.user, name)) {
+            let name = own(&self.config.user, name);
+            // If its process was gone, no relay was to blame for that.
+            self.relaying.acquit(&name);
+            if let Some((peer, _)) = self.peers.known(&name) {
                 peer.news(now);
+                if peer.link().is_some() {
+                    // It may be another process than the link leads to.
+                    self.actions.push_back(Action::Doubt { peer: name });
+                }
             }
         }
         Ok(PeerOnlineReply {})

@@ -34,6 +34,8 @@ use crate::wire::{Envelope, UNANSWERED};
 #[derive(Debug)]
 pub(super) struct Signal {
     state: State,
+    /// What tells this process from another one of the same name and key.
+    instance: [u8; 16],
     backoff: Backoff,
     rng: Rng,
     clock: ServerClock,
@@ -105,9 +107,10 @@ pub(super) enum Event {
 }
 
 impl Signal {
-    pub(super) fn new(now: Instant, tls: bool, rng: Rng) -> Self {
+    pub(super) fn new(now: Instant, tls: bool, mut rng: Rng) -> Self {
         Self {
             state: State::Waiting { until: now, after: After::Loss },
+            instance: rng.fork("instance").bytes(),
             backoff: Backoff::new(),
             rng,
             clock: ServerClock::default(),
@@ -135,8 +138,9 @@ impl Signal {
         }
         self.tls = tls;
         let (user, node) = (config.user.clone(), config.node.clone());
-        let (login, message) =
-            ClientLogin::start(user, node, &config.identity, &config.token, pin, &mut self.rng);
+        let (identity, token) = (&config.identity, &config.token);
+        let instance = Some(self.instance);
+        let (login, message) = ClientLogin::start(user, node, identity, token, pin, instance, &mut self.rng);
         out.push_back(Action::SendSignal { conn, message });
         let wire = Wire { conn, remote, since: now, until: now + LOGIN_TIMEOUT };
         self.state = State::Hello { wire, login: Box::new(login) };
@@ -194,8 +198,13 @@ impl Signal {
             return None;
         }
         let reason = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();
-        let delay = self.backoff.next(now, &mut self.rng);
-        self.lost(now + delay, After::Loss, reason)
+        let soon = self.opened.map_or(now, |opened| now.max(opened + OPEN_INTERVAL));
+        let until = match &self.state {
+            // A change of network explains it, or what broke a link: then there is nothing to wait for.
+            State::Online(online) if online.is_doubtful() => soon,
+            _ => now + self.backoff.next(now, &mut self.rng),
+        };
+        self.lost(until, After::Loss, reason)
     }
 
     /// The addresses of this host have changed. A connection that is being made starts over, one that is
@@ -210,8 +219,15 @@ impl Signal {
                 }
                 self.state = State::Waiting { until: soon, after: After::Loss };
             }
-            State::Online(online) => online.doubt(now),
+            State::Online(online) => online.doubt(now, PROBE_TIMEOUT),
             State::Waiting { after: After::Refusal, .. } | State::Leaving(..) | State::Ended => {}
+        }
+    }
+
+    /// A link has broken: the connection must show that it still works.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        if let State::Online(online) = &mut self.state {
+            online.doubt(now, OUTAGE_TIMEOUT);
         }
     }
 
@@ -507,6 +523,12 @@ impl Signal {
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the login may take: as long as the server allows.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon a connection must show that it has outlived a change of network: a round trip on a bad line, or one
+/// retransmission on a good one. A new login costs little, and until then no peer can be told the new address.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same for what has broken a link: most likely it is over in a moment, and a new connection would begin with
+/// looking up a name.
+const OUTAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the end of the program may wait for the server's goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// At most one try in this time, however often the network changes.

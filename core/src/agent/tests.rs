@@ -28,7 +28,7 @@ fn refusal(world: &World, node: usize) -> String {
 }
 
 fn down(reason: &str) -> SessionNews {
-    SessionNews::Down { reason: reason.to_owned() }
+    SessionNews::Down { reason: reason.to_owned(), by_peer: false }
 }
 
 fn failed(attempt: AttemptId) -> SessionNews {

@@ -4,7 +4,7 @@ use super::Agent;
 use super::io::Via;
 use super::peer::Peer;
 use crate::ids::PeerName;
-use crate::status::{PeerStatus, ServerStatus, Status};
+use crate::status::{PeerStatus, PortStatus, ServerStatus, Status};
 
 impl Agent {
     /// What `status` shows. What only the driver knows (round-trip times, counters of bytes, streams and
@@ -27,6 +27,7 @@ impl Agent {
             peers: peers.map(|(name, peer)| self.peer(name, peer)).collect(),
             forwards: self.forwards.status(),
             relay: self.relaying.status(),
+            port: PortStatus::default(),
         }
     }
 

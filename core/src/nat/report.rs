@@ -57,7 +57,7 @@ pub struct Behaviour {
 pub struct Finding {
     /// What was found.
     pub is: Dependence,
-    /// If not, a server with two addresses might have found more dependence in a mapping, or less in a
+    /// If not, a server with two addresses, or a relay, might have found more dependence in a mapping, or less in a
     /// filter.
     pub confirmed: bool,
 }

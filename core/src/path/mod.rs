@@ -38,6 +38,11 @@ impl Rung {
         Self::ServerRelay,
     ];
 
+    /// Whether a link on it is over UDP.
+    pub fn is_udp(self) -> bool {
+        matches!(self, Self::UdpDirect | Self::UdpPunch)
+    }
+
     /// Whether a link on it goes through a relay.
     pub fn is_relay(self) -> bool {
         self >= Self::PrivateRelay

@@ -27,6 +27,8 @@ pub enum Sockets {
     Main,
     /// So many new sockets.
     New(u16),
+    /// A new one at this port.
+    At(u16),
 }
 
 /// To where a fan sends.
@@ -42,7 +44,7 @@ impl Fan {
     /// How many probes a pass has.
     pub fn pairs(&self) -> u32 {
         let sockets = match self.sockets {
-            Sockets::Main => 1,
+            Sockets::Main | Sockets::At(_) => 1,
             Sockets::New(count) => u32::from(count),
         };
         let ports = match &self.ports {

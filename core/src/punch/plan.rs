@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | one mapping for all | one mapping for all | *plain*: both send to the other's public address |
 //! | one mapping, any filter but by port | a mapping a peer | plain: its probe arrives, and is answered where it came from |
-//! | one mapping, filter by port, or not known | a mapping a peer, regular ports | *predicted*: the peer opens a row of sockets, whose ports this side can tell |
+//! | one mapping, filter by port or not known yet | a mapping a peer, regular ports | *predicted*: the peer opens a row of sockets, whose ports this side can tell |
 //! | one mapping, filter by port | a mapping a peer, random ports | *guessed*: the peer opens many sockets, this side tries many ports (the birthday paradox) |
 //! | a mapping a peer, regular ports | the same | predicted on both sides |
 //! | a mapping a peer, random ports | a mapping a peer | nothing: no port can be told |
@@ -26,7 +26,8 @@
 //! things see to that. They begin as *openers*, with a time to live that gets them through this side's NATs
 //! and no further ([`OPENERS`]). And of the two sides the controlled one sends whole probes first; the
 //! controlling one waits until it hears one, or for `HOLD_CONTROLLING`, which costs no time: it is the one
-//! that goes on by a handshake when it hears something.
+//! that goes on by a handshake when it hears something. One side may still hear of the attempt too late for that.
+//! So if nothing is heard in half a second, both try a second socket each, at ports that both can tell.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -155,12 +156,12 @@ impl Plan {
             None => Way::Hopeless(Why::NoAddress),
             Some(public) => self.pair(&own, &peer, *public, situation.role),
         };
+        // A filter that is not known may let in what is predicted to no purpose.
+        let open =
+            |side: &Behaviour| Mapping::of(side) == Mapping::One && side.filtering.is == Dependence::Unknown;
         let plain = match way {
             Way::Plain | Way::GuessedByPeer | Way::Guessed => true,
-            // Where a filter is not known there may be none.
-            Way::Predicted => [own, peer]
-                .iter()
-                .any(|side| Mapping::of(side) == Mapping::One && side.filtering.is == Dependence::Unknown),
+            Way::Predicted => open(&own) || open(&peer),
             Way::Hopeless(_) => false,
         };
         if plain {
@@ -186,7 +187,13 @@ impl Plan {
         let by_peer = |side: &Behaviour| matches!(Mapping::of(side), Mapping::Own | Mapping::Regular(_));
         self.knocks = !harmed && !by_peer(peer) && !(by_peer(own) && is_by_port(peer));
         match (Mapping::of(own), Mapping::of(peer)) {
-            (Mapping::One, Mapping::One) => Way::Plain,
+            (Mapping::One, Mapping::One) => {
+                if harmed || (is_harmed(own) && !is_unfiltered(peer)) {
+                    self.begin_anew(own, peer, public);
+                }
+                Way::Plain
+            }
+            // A filter that is not known yet may be by port; a prediction costs little.
             (Mapping::Regular(_), Mapping::One) if !is_unfiltered(peer) => {
                 self.fans.extend(row(Duration::ZERO, [public].into(), harmed));
                 self.guess(LATE_GUESS, Part::Open, public, harmed)
@@ -244,6 +251,30 @@ impl Plan {
                     Way::Hopeless(Why::BothSymmetric)
                 }
             }
+        }
+    }
+
+    /// For a pair of which a NAT may have taken harm, by a probe that came before the peer had heard of the attempt:
+    /// each side opens a second socket, at a port that both can tell, and sends to the other's. Openers leave
+    /// by it before.
+    fn begin_anew(&mut self, own: &Behaviour, peer: &Behaviour, public: SocketAddr) {
+        let Some(seen) = own.public else { return };
+        let spare = |side: SocketAddr, other: SocketAddr| ports::spare(side.port(), other.port());
+        let fan = |after, sockets, to, passes, openers| Fan {
+            after,
+            sockets,
+            ports: Ports::Given(vec![to]),
+            passes,
+            pause: ANEW_PAUSE,
+            openers,
+        };
+        if own.preserves_port {
+            let sockets = Sockets::At(spare(seen, public));
+            self.fans.push(fan(ANEW, sockets, public, 2, 2));
+        }
+        if peer.preserves_port {
+            let to = SocketAddr::new(public.ip(), spare(public, seen));
+            self.fans.push(fan(ANEW_WHOLE, Sockets::Main, to, 6, 0));
         }
     }
 
@@ -365,7 +396,9 @@ fn row(after: Duration, ports: Vec<SocketAddr>, harmed: bool) -> Option<Fan> {
         ports: Ports::Given(ports),
         passes: 4,
         pause: Duration::ZERO,
-        openers: u32::from(harmed),
+        // The peer begins after the first pass, and its probes get in by it. The last one is for a carrier's NAT
+        // behind this side's, which openers do not pass.
+        openers: if harmed { 3 } else { 0 },
     })
 }
 
@@ -405,6 +438,12 @@ pub const OPENERS: [(Duration, u8); 2] = [(Duration::ZERO, 2), (Duration::from_m
 const HOLD_CONTROLLED: Duration = Duration::from_millis(20);
 /// The controlling side waits to be written to, but not for ever: two of the other's probes may be lost.
 const HOLD_CONTROLLING: Duration = Duration::from_millis(250);
+
+/// When a second socket is opened where NATs take harm: plain probes should have been heard. Whole ones follow
+/// so much later that one side may hear of the attempt half a second after the other.
+const ANEW: Duration = Duration::from_millis(500);
+const ANEW_WHOLE: Duration = Duration::from_millis(1_000);
+const ANEW_PAUSE: Duration = Duration::from_millis(200);
 
 /// Addresses where the server saw the peer: a family has one, and another one at a change of network.
 const MAX_OBSERVED: usize = 4;

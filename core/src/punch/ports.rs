@@ -8,11 +8,19 @@ use crate::rng::Rng;
 const FIRST: u16 = 1024;
 /// How many there are from there on: 2^10 · 3^2 · 7.
 pub(super) const COUNT: u32 = 64_512;
+/// The lowest port of a second socket, and how many there are: up to 32,767, where Linux's own begin.
+const SPARE: u16 = 16_384;
 
 /// The address whose port is `count` steps of `step` after that of `known`, around the end of the ports.
 pub(super) fn ahead(known: SocketAddr, step: i32, count: i32) -> SocketAddr {
     let offset = i64::from(known.port()) - i64::from(FIRST) + i64::from(step) * i64::from(count);
     SocketAddr::new(known.ip(), port(offset))
+}
+
+/// The port of a side's second socket, which both sides can tell, if its NAT keeps ports: by where the server saw the
+/// side, and the other one. It is below those that systems give out by themselves, so it is rarely in use.
+pub(super) fn spare(side: u16, other: u16) -> u16 {
+    SPARE + (side.wrapping_mul(31) ^ other.wrapping_mul(17)) % SPARE
 }
 
 fn port(offset: i64) -> u16 {

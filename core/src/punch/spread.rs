@@ -16,8 +16,9 @@ pub(super) struct Spread {
     openers: u32,
     passes: u32,
     pause: Duration,
-    /// How many sockets are still to be opened.
+    /// How many sockets are still to be opened, and at which port.
     closed: u16,
+    port: Option<u16>,
     pass: u32,
     /// Within the pass.
     next: usize,
@@ -26,9 +27,10 @@ pub(super) struct Spread {
 
 impl Spread {
     pub(super) fn new(start: Instant, fan: Fan, main: SockId) -> Self {
-        let (sockets, closed) = match fan.sockets {
-            Sockets::Main => (vec![main], 0),
-            Sockets::New(count) => (Vec::new(), count),
+        let (sockets, closed, port) = match fan.sockets {
+            Sockets::Main => (vec![main], 0, None),
+            Sockets::New(count) => (Vec::new(), count, None),
+            Sockets::At(port) => (Vec::new(), 1, Some(port)),
         };
         Self {
             sockets,
@@ -37,6 +39,7 @@ impl Spread {
             passes: fan.passes,
             pause: fan.pause,
             closed,
+            port,
             pass: 0,
             next: 0,
             pass_began: start + fan.after,
@@ -59,6 +62,11 @@ impl Spread {
     /// Whether the next probe leaves by a socket that is not open yet.
     pub(super) fn wants_socket(&self) -> bool {
         self.closed > 0 && self.pass == 0 && self.next / self.width().max(1) >= self.sockets.len()
+    }
+
+    /// At which port it is to be; none for any.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.port
     }
 
     /// It is there now.

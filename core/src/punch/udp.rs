@@ -82,8 +82,8 @@ pub enum Input<'a> {
 /// What has to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Bind a UDP socket to any port; [`Input::Opened`] says what came of it.
-    Open,
+    /// Bind a UDP socket to this port, or to any; [`Input::Opened`] says what came of it.
+    Open(Option<u16>),
     /// Send a probe. One that cannot be sent counts as lost.
     Send {
         /// From where.
@@ -412,7 +412,7 @@ impl Puncher {
         if fan.wants_socket() {
             // Opened when its first probe leaves: so many at once would be a burst of their own.
             self.is_opening = true;
-            self.actions.push_back(Action::Open);
+            self.actions.push_back(Action::Open(fan.port()));
             return false;
         }
         let aim = fan.next(now, &mut self.shuffled);

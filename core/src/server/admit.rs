@@ -17,7 +17,8 @@ impl Server {
         let ServerProved { hello, mut channel, mac } = proved;
         let name = NodeId { user: hello.user, node: hello.node };
         let key = hello.key;
-        if let Err(refused) = self.may_enter(now, &name, key) {
+        let instance = hello.instance.map(|instance| instance.into_array());
+        if let Err(refused) = self.may_enter(now, &name, key, instance) {
             tracing::info!(user = %name.user, node = %name.node, code = ?refused.code, "login refused");
             self.counters.logins_refused += 1;
             let message = channel.sealer.seal(&encode(PROOF_REQUEST, &refused));
@@ -46,10 +47,16 @@ impl Server {
         let new = self.pins.pin(now, &name, key, unix.as_secs());
         self.counters.logins += 1;
         tracing::info!(user = %name.user, node = %name.node, new, "node logged in");
-        self.registry.insert(now, conn, (name, key), remote, unix.as_secs(), channel);
+        self.registry.insert(now, conn, (name, key, instance), remote, unix.as_secs(), channel);
     }
 
-    fn may_enter(&mut self, now: Instant, name: &NodeId, key: PublicKey) -> Result<(), Refused> {
+    fn may_enter(
+        &mut self,
+        now: Instant,
+        name: &NodeId,
+        key: PublicKey,
+        instance: Option<[u8; 16]>,
+    ) -> Result<(), Refused> {
         self.pins.check(name, &key, self.config.caps.pins).map_err(|conflict| match conflict {
             Conflict::NameTaken => Refused::new(
                 Code::NameTaken,
@@ -69,7 +76,10 @@ impl Server {
         })?;
         // Only the same key can be there already: the pin has just been checked.
         if let Some(old) = self.registry.conn(name) {
-            if !self.swaps.allow(now, name) {
+            // The very process that is there already has lost its connection, however often: no second machine.
+            let there = self.registry.node(old).and_then(|node| node.instance);
+            let same = instance.is_some() && instance == there;
+            if !same && !self.swaps.allow(now, name) {
                 tracing::warn!(
                     user = %name.user, node = %name.node,
                     "two machines log in as the same node in turns: give one of them a name and a key of its own"

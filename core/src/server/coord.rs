@@ -3,10 +3,11 @@
 //! Two nodes often reach for each other at the same moment: both lost their link, or both heard that the
 //! other is back. Were each wish an attempt of its own, each side would answer one and dial for the other.
 //! So the first wish makes the attempt, and a second one from either side within [`LIFETIME`] gets the
-//! same, unless a side has reported how it ended, or has logged in anew and may be elsewhere.
+//! same, unless a side has reported how it ended, is known to be elsewhere, or wants rungs that are not among those
+//! of the attempt.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use serde_bytes::ByteArray;
@@ -37,8 +38,26 @@ struct Running {
     id: AttemptId,
     punch_key: [u8; 32],
     until: Instant,
-    /// From where the two were connected, in the order of the pair.
-    seen: (SocketAddr, SocketAddr),
+    /// What is tried.
+    rungs: RungSet,
+    /// Where the two were, in the order of the pair.
+    places: (Place, Place),
+}
+
+/// Where a node is, in short: the other end of its connection, what it claims, and what the STUN ports have seen
+/// of it. Two places that look the same by chance would only spare the pair an attempt, for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place(u64);
+
+impl Place {
+    fn of(node: &Online) -> Self {
+        let mut hasher = DefaultHasher::new();
+        node.remote.hash(&mut hasher);
+        if let Some(reported) = &node.reported {
+            (&reported.candidates, &reported.reflexive).hash(&mut hasher);
+        }
+        Self(hasher.finish())
+    }
 }
 
 /// A wish that was granted.
@@ -92,7 +111,8 @@ impl Attempts {
             return Err(Refused::new(Code::NotAllowed, text));
         }
 
-        let (id, punch_key) = self.attempt(now, (asker.key, asker.remote), (other.key, other.remote), cap)?;
+        let ends = ((asker.key, Place::of(asker)), (other.key, Place::of(other)));
+        let (id, punch_key) = self.attempt(now, ends, rungs, cap)?;
         let start = |peer: &Online, receiver: &Online, claimed: &[Candidate], asked| PunchStart {
             attempt: id,
             peer: peer.named_by(&receiver.name),
@@ -132,16 +152,19 @@ impl Attempts {
     fn attempt(
         &mut self,
         now: Instant,
-        one: (PublicKey, SocketAddr),
-        two: (PublicKey, SocketAddr),
+        (one, two): ((PublicKey, Place), (PublicKey, Place)),
+        rungs: RungSet,
         cap: usize,
     ) -> Result<(AttemptId, [u8; 32]), Refused> {
         self.expire(now);
         let (low, high) = if one.0 <= two.0 { (one, two) } else { (two, one) };
-        let (pair, seen) = ((low.0, high.0), (low.1, high.1));
+        let (pair, places) = ((low.0, high.0), (low.1, high.1));
         match self.pairs.get(&pair) {
-            Some(running) if running.seen == seen => return Ok((running.id, running.punch_key)),
-            // One of them has logged in anew: what the other was told of it is no longer true.
+            Some(running) if running.places == places && rungs.and(running.rungs) == rungs => {
+                return Ok((running.id, running.punch_key));
+            }
+            // One of them is elsewhere: what the other was told of it is no longer true. Or its link has died while
+            // better ones were tried for.
             Some(_) => self.remove(pair),
             None => {}
         }
@@ -152,7 +175,8 @@ impl Attempts {
             id: AttemptId(self.rng.bytes()),
             punch_key: self.rng.bytes(),
             until: now + LIFETIME,
-            seen,
+            rungs,
+            places,
         };
         let made = (running.id, running.punch_key);
         self.by_id.insert(running.id, pair);

@@ -21,6 +21,8 @@ pub(super) struct Online {
     pub(super) name: NodeId,
     /// Its identity, proven.
     pub(super) key: PublicKey,
+    /// Which process it is, if it says so.
+    pub(super) instance: Option<[u8; 16]>,
     /// Where its connection comes from.
     pub(super) remote: SocketAddr,
     /// When it logged in, in seconds since 1970.
@@ -89,7 +91,7 @@ impl Registry {
         &mut self,
         now: Instant,
         conn: ConnId,
-        (name, key): (NodeId, PublicKey),
+        (name, key, instance): (NodeId, PublicKey, Option<[u8; 16]>),
         remote: SocketAddr,
         since: u64,
         channel: SecureChannel,
@@ -99,6 +101,7 @@ impl Registry {
         let online = Online {
             name,
             key,
+            instance,
             remote,
             since,
             reported: None,

@@ -1,7 +1,7 @@
 //! One node, logged in twice: a machine that was cloned, or one whose old connection has not ended yet.
 //!
 //! The newest connection wins, because the usual case is a node that came back before the server noticed
-//! that it had gone. Two machines with the same key would throw each other out for ever; so after
+//! that it had gone. A process says which it is, and may always take its own place. Two machines with the same key would throw each other out for ever; so after
 //! [`MAX_SWAPS`] of them in [`MEMORY`] the newcomer is refused, and whoever is there stays.
 
 use std::collections::{BTreeMap, VecDeque};

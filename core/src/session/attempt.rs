@@ -109,14 +109,14 @@ pub(super) struct Run {
     patience: Duration,
     /// Why punching over UDP was given up.
     punch: Option<Why>,
+    /// Why nothing was sought over UDP.
+    no_udp: Option<&'static str>,
     /// Simultaneous opens over TCP.
     pub(super) opening: Option<Opening>,
     /// Why they were given up.
     opening_why: Option<Why>,
     /// Whether streams have moved over a link of this attempt.
     pub(super) is_up: bool,
-    /// Whether a better link has taken over from the first one.
-    pub(super) promoted: bool,
     /// The relays that there are for it, those of better tiers first.
     pub(super) relays: Vec<Offered>,
     /// How often more were asked for.
@@ -156,10 +156,10 @@ impl Run {
             connected: SmallVec::new(),
             patience: PATIENCE,
             punch: None,
+            no_udp: None,
             opening: None,
             opening_why: None,
             is_up: false,
-            promoted: false,
             state: RunState::Running,
         }
     }
@@ -201,6 +201,11 @@ impl Run {
     pub(super) fn lasts_until(&mut self, end: Instant) {
         let patience = end.saturating_duration_since(self.started) + HANDSHAKE;
         self.patience = self.patience.max(patience).min(MAX_PATIENCE);
+    }
+
+    /// Nothing is sought over UDP, for this reason.
+    pub(super) fn without_udp(&mut self, reason: &'static str) {
+        self.no_udp = Some(reason);
     }
 
     /// Punching over UDP was given up, for this reason.
@@ -256,6 +261,9 @@ impl Run {
             Rung::TcpPunch => (Transport::Tcp, true),
             Rung::PrivateRelay | Rung::SuperRelay | Rung::ServerRelay => return self.relayed(rung, ms),
         };
+        if let Some(reason) = self.no_udp.filter(|_| transport == Transport::Udp) {
+            return skipped(reason);
+        }
         let tries: SmallVec<[&Try; 16]> = self
             .tries
             .iter()

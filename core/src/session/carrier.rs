@@ -34,6 +34,9 @@ pub(super) struct Slot {
     pub(super) stage: Stage,
     /// Another was nominated because this one is silent, or dead at the peer's end; until something comes.
     pub(super) doubted: bool,
+    /// It has been left, or is to be, because it was silent or lost too much: anything else is better, and a new
+    /// link is sought rather than this one taken up again.
+    pub(super) poor: bool,
     /// The relay that it goes to; none for a connection to the peer itself.
     pub(super) relay: Option<Box<Through>>,
     pub(super) carrier: Carrier,
@@ -65,6 +68,9 @@ pub(super) struct Udp {
     pub(super) punch: Punch,
     /// How many authentic frames had come when the peer was last taken to be alive.
     pub(super) frames: u64,
+    /// Whether this side's hello is out, and whether the peer's came before that.
+    pub(super) greeted: bool,
+    pub(super) met: bool,
     /// The path that the session knows of.
     pub(super) path: Option<UdpPath>,
 }
@@ -103,12 +109,17 @@ impl Slot {
         }
     }
 
-    /// The rung, if at least one end is seen at an address of its own interface, as `peer_says` of this one.
-    pub(super) fn rung_with(&self, peer_says: bool) -> Rung {
+    /// The rung, where both have said of each other whether they see them at an address of their own interface.
+    pub(super) fn rung_now(&self) -> Rung {
+        self.rung_with(self.seen_direct)
+    }
+
+    /// The same, with what the peer may say.
+    pub(super) fn rung_with(&self, seen_direct: bool) -> Rung {
         if let Some(through) = &self.relay {
             return through.rung();
         }
-        match (self.transport(), self.direct || peer_says) {
+        match (self.transport(), self.direct || seen_direct) {
             (Transport::Udp, true) => Rung::UdpDirect,
             (Transport::Udp, false) => Rung::UdpPunch,
             (Transport::Tcp, true) => Rung::TcpDirect,

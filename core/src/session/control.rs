@@ -38,6 +38,9 @@ pub(crate) enum Control {
         epoch: u64,
         /// Why, for logs.
         reason: String,
+        /// Whether it is not dead, but loses so much of what is sent by UDP that another transport is wanted.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lossy: bool,
     },
     /// The sender is leaving in order: nothing new is to be opened.
     Goaway {
@@ -59,6 +62,10 @@ pub(crate) struct Hello {
     pub(crate) credit: u32,
     /// Whether the sender sees the receiver, on this link, at an address of the receiver's own interface.
     pub(crate) direct: bool,
+    /// 32 random bytes of the sender's for this session: with the receiver's they make the secret by which the two
+    /// find each other again without the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) share: Option<ByteArray<32>>,
 }
 
 /// Why stream 0 could not be read: the link ends.
@@ -143,6 +150,7 @@ mod tests {
                 number: 7,
                 credit: 16384,
                 direct: true,
+                share: Some(ByteArray::new([4; 32])),
             }),
             Control::Switch { epoch: 2, rung: Rung::UdpDirect },
             Control::Goaway { reason: "leaving".to_owned() },

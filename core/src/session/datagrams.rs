@@ -7,7 +7,6 @@ use super::carrier::{Above, Carrier, Slot, Stage, Udp};
 use super::lane::Lane;
 use super::punching::Punch;
 use super::{Action, Ending, LinkId, Session};
-use crate::agent::io::SessionNews;
 use crate::ids::{AttemptId, SockId};
 use crate::link::udp::{InitialId, Label, ProbeTag, Transmit, UdpConfig, UdpPath};
 use crate::link::{Role, UdpLink};
@@ -36,6 +35,12 @@ impl Session {
         else {
             return;
         };
+        if let Some(reason) = self.distrusts_udp(now) {
+            if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {
+                run.without_udp(reason);
+            }
+            return;
+        }
         let plan = Plan::new(&run.attempt.situation(self.role));
         if let Some(why) = plan.nothing_to_do() {
             if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {
@@ -97,7 +102,8 @@ impl Session {
         }
         let mut lane = Lane::new(now);
         self.keepalive.into_iter().for_each(|every| lane.keepalive(every));
-        let udp = Box::new(Udp { link, lane, punch, frames: 0, path: None });
+        let udp = Udp { link, lane, punch, frames: 0, greeted: false, met: false, path: None };
+        let udp = Box::new(udp);
         let link = self.add_slot(now, id, None, Carrier::Udp(udp));
         if let Some((id, udp)) = self.udp_mut(link) {
             let route = udp.route(id);
@@ -150,7 +156,8 @@ impl Session {
         while let Some(slot) = self.links.get_mut(at) {
             at += 1;
             let id = slot.id;
-            let Some(ending) = self.digest_link(now, id).err() else {
+            let digested = self.digest_link(now, id).and_then(|()| self.greet(now, id));
+            let Some(ending) = digested.err() else {
                 self.greeted(now, id);
                 continue;
             };
@@ -159,6 +166,7 @@ impl Session {
             // Others may have gone with it: those that are looked at twice have nothing new.
             at = 0;
         }
+        self.judge(now);
         self.settle(now);
     }
 
@@ -217,36 +225,25 @@ impl Session {
     }
 
     fn digest_link(&mut self, now: Instant, id: LinkId) -> Result<(), Ending> {
+        self.follow(id);
         let Self { links, nomination, runs, actions, .. } = self;
         let Some(slot) = links.iter_mut().find(|slot| slot.id == id) else { return Ok(()) };
-        let Slot { attempt, stage, carrier, remote, direct, doubted, .. } = slot;
+        let Slot { attempt, carrier, remote, direct, doubted, .. } = slot;
         let Carrier::Udp(udp) = carrier else { return Ok(()) };
-        let Udp { link, lane, punch, frames, path } = &mut **udp;
+        let Udp { link, lane, punch, frames, path, .. } = &mut **udp;
         punch.settle(id, link, actions);
-        if link.path() != *path {
-            let first = path.is_none();
+        if path.is_none() && link.path().is_some() {
             *path = link.path();
             *remote = path.map(|path| path.remote);
-            if let Some(remote) = *remote
-                && first
-            {
-                let run = runs.iter().find(|run| run.id() == *attempt);
-                *direct = run.is_some_and(|run| run.attempt.is_host(Transport::Udp, remote));
-            } else if let Some(remote) = *remote
-                && nomination.carries(id)
-            {
-                actions.push_back(Action::News(SessionNews::Moved { remote }));
-            }
+            let run = runs.iter().find(|run| run.id() == *attempt);
+            *direct =
+                run.zip(*remote).is_some_and(|(run, remote)| run.attempt.is_host(Transport::Udp, remote));
         }
         let heard = link.frames();
         if heard != *frames {
             *frames = heard;
             *doubted = false;
             lane.heard(now);
-        }
-        if *stage == Stage::Handshake && link.is_up() {
-            *stage = Stage::Greeted;
-            lane.say(&nomination.hello(*direct));
         }
         if link.is_up()
             && let Some(path) = link.path()
@@ -259,6 +256,36 @@ impl Session {
             run.punch_failed(why);
         }
         link.receive(now, &mut Above { id, lane, nomination })
+    }
+
+    /// Says hello on a link that is up, unless that has to prove something first.
+    fn greet(&mut self, now: Instant, id: LinkId) -> Result<(), Ending> {
+        if !self.may_greet(now, id)? {
+            return Ok(());
+        }
+        let Self { links, nomination, .. } = self;
+        let Some(slot) = links.iter_mut().find(|slot| slot.id == id) else { return Ok(()) };
+        let Carrier::Udp(udp) = &mut slot.carrier else { return Ok(()) };
+        udp.lane.say(&nomination.hello(slot.direct));
+        udp.greeted = true;
+        slot.stage = Stage::Greeted;
+        if udp.met {
+            let seen_direct = slot.seen_direct;
+            self.ready(now, id, seen_direct);
+        }
+        Ok(())
+    }
+
+    /// Takes note of a path that has moved.
+    fn follow(&mut self, id: LinkId) {
+        let Some(slot) = self.links.iter_mut().find(|slot| slot.id == id) else { return };
+        let Carrier::Udp(udp) = &mut slot.carrier else { return };
+        let (Some(before), Some(path)) = (udp.path, udp.link.path()) else { return };
+        if before != path {
+            udp.path = Some(path);
+            slot.remote = Some(path.remote);
+            self.reconsider(id, true);
+        }
     }
 
     fn udp_mut(&mut self, link: LinkId) -> Option<(LinkId, &mut Udp)> {

@@ -19,11 +19,35 @@ pub(super) struct Lane {
     /// A PING of the peer that has yet to be answered. One is enough: the next one makes an older one moot.
     pong: Option<[u8; 8]>,
     life: Life,
+    proof: Option<Proof>,
+}
+
+/// The proof that a link bears more than a trickle: so many bytes of pings, and an answer to the one behind them.
+#[derive(Debug)]
+struct Proof {
+    /// What has yet to be sent of it.
+    left: usize,
+    until: Instant,
+}
+
+/// How far a proof is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proven {
+    Yes,
+    NotYet,
+    TooLate,
 }
 
 impl Lane {
     pub(super) fn new(now: Instant) -> Self {
-        Self { reader: Reader::default(), control: Vec::new(), written: 0, pong: None, life: Life::new(now) }
+        Self {
+            reader: Reader::default(),
+            control: Vec::new(),
+            written: 0,
+            pong: None,
+            life: Life::new(now),
+            proof: None,
+        }
     }
 
     /// See [`Life::keepalive`].
@@ -81,6 +105,22 @@ impl Lane {
         Ok(())
     }
 
+    /// Whether the link has proven that it bears more than a trickle. The proof begins with the first call, which
+    /// has to come before anything is sent.
+    pub(super) fn proven(&mut self, now: Instant) -> Proven {
+        let proof = self.proof.get_or_insert(Proof { left: PROOF, until: now + PROOF_TIME });
+        match (self.life.has_answered(), now < proof.until) {
+            (true, _) => Proven::Yes,
+            (false, true) => Proven::NotYet,
+            (false, false) => Proven::TooLate,
+        }
+    }
+
+    /// When [`Self::proven`] comes to another result by time alone.
+    pub(super) fn proof_deadline(&self) -> Option<Instant> {
+        self.proof.as_ref().filter(|_| !self.life.has_answered()).map(|proof| proof.until)
+    }
+
     /// Something came that only the peer can have sent.
     pub(super) fn heard(&mut self, now: Instant) {
         self.life.received(now);
@@ -101,6 +141,14 @@ impl Lane {
         {
             self.pong = None;
         }
+        if let Some(proof) = &mut self.proof {
+            while proof.left > 0 && put(Frame::Ping(FILLER), &mut n) {
+                proof.left = proof.left.saturating_sub(PING);
+            }
+            if proof.left > 0 {
+                return n;
+            }
+        }
         if self.life.wants_ping && put(Frame::Ping(self.life.payload()), &mut n) {
             self.life.pinged(now);
         }
@@ -120,7 +168,10 @@ impl Lane {
 
     /// Whether [`Self::fill`] has something.
     pub(super) fn wants_transmit(&self) -> bool {
-        self.pong.is_some() || self.life.wants_ping || self.written < self.control.len()
+        self.pong.is_some()
+            || self.proof.as_ref().is_some_and(|proof| proof.left > 0)
+            || self.life.wants_ping
+            || self.written < self.control.len()
     }
 
     /// Stream bytes went out: from now on silence counts.
@@ -143,6 +194,21 @@ impl Lane {
         self.life.is_suspect(now)
     }
 
+    /// Whether that has just become so: said once, until something comes.
+    pub(super) fn take_suspicion(&mut self, now: Instant) -> bool {
+        self.life.take_suspicion(now)
+    }
+
+    /// Whether both directions have worked since then.
+    pub(super) fn answered_since(&self, since: Instant) -> bool {
+        self.life.answered_since(since)
+    }
+
+    /// Asks at once whether the peer is still there.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.life.doubt(now);
+    }
+
     /// Lets time pass; an error if the link has died of silence.
     pub(super) fn tick(&mut self, now: Instant) -> Result<(), Ending> {
         self.life.tick(now)
@@ -155,3 +221,12 @@ impl Lane {
 
 /// Stream 0 goes out in frames of this size at most: several fit a record, and none is starved.
 const CONTROL_PART: usize = 4096;
+/// More than one congestion window at a connection's beginning, in full packets: what is policed to a trickle does
+/// not get that through in [`PROOF_TIME`].
+const PROOF: usize = 32 * 1024;
+/// How long a proof may take: fifteen round trips over a long path.
+const PROOF_TIME: Duration = Duration::from_secs(4);
+/// The length of a PING.
+const PING: usize = 15;
+/// What pings that only fill bear: no number of a ping that measures.
+const FILLER: [u8; 8] = [0xff; 8];

@@ -6,8 +6,10 @@ use super::Ending;
 
 /// Whether the link is alive, judged by what comes back.
 ///
-/// An idle link is pinged every 15 s, or oftener where a NAT forgets sooner, and is dead after two pings
-/// without an answer, 25 s in all. A link on which bytes are outstanding is pinged after a second of silence and is dead 3 s later.
+/// An idle link is pinged every 15 s, or oftener where a NAT forgets sooner, and is dead after two pings without an
+/// answer, 25 s in all. A link on which bytes are outstanding is pinged after a second of silence, and is dead after
+/// three. One that does not answer bytes or a ping for a second is *suspect*: told once, so that others can be sought
+/// meanwhile.
 #[derive(Debug)]
 pub(super) struct Life {
     last_received: Instant,
@@ -18,6 +20,13 @@ pub(super) struct Life {
     outstanding: bool,
     /// Frames of streams went out or came in since the last ping: the round trip is worth measuring again.
     pub(super) active: bool,
+    /// The ping that is on its way went out on a link that bore streams: its silence means as much as that of
+    /// bytes.
+    urgent: bool,
+    /// That the link is suspect has been told.
+    suspected: bool,
+    /// When a ping was last answered: then both directions worked.
+    answered: Option<Instant>,
     ping: Ping,
     pub(super) wants_ping: bool,
     /// The PING that is on its way went out twice.
@@ -47,6 +56,9 @@ impl Life {
             idle: IDLE,
             outstanding: false,
             active: false,
+            urgent: false,
+            suspected: false,
+            answered: None,
             ping: Ping::None,
             wants_ping: false,
             repeated: false,
@@ -73,7 +85,7 @@ impl Life {
     /// brings none.
     pub(super) fn want_ping(&mut self, now: Instant) {
         self.wants_ping = true;
-        self.active = false;
+        self.urgent |= std::mem::take(&mut self.active);
         self.last_ping = now;
         self.ping = match self.ping {
             Ping::None => Ping::Sent(now, 0),
@@ -98,6 +110,8 @@ impl Life {
             return false;
         }
         self.ping = Ping::None;
+        self.urgent = false;
+        self.answered = Some(now);
         self.count += 1;
         if std::mem::take(&mut self.repeated) {
             // Which of the two was answered cannot be told (Karn's rule, RFC 6298 section 3).
@@ -119,6 +133,7 @@ impl Life {
     pub(super) fn received(&mut self, now: Instant) {
         self.last_received = now;
         self.outstanding = false;
+        self.suspected = false;
         if let Ping::Sent(_, missed) = &mut self.ping {
             // Alive; the answer itself may be behind bulk data.
             *missed = 0;
@@ -134,12 +149,20 @@ impl Life {
         self.active = true;
     }
 
+    /// Asks at once whether the peer is still there: there is reason to doubt it.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        if matches!(self.ping, Ping::None) {
+            self.want_ping(now);
+        }
+        self.urgent = true;
+    }
+
     pub(super) fn tick(&mut self, now: Instant) -> Result<(), Ending> {
-        if now < self.deadline().0 {
+        if now < self.due().0 {
             return Ok(());
         }
         match self.ping {
-            Ping::Sent(_, missed) if self.outstanding || missed > 0 => Err(Ending::Silent),
+            Ping::Sent(_, missed) if self.is_urgent() || missed > 0 => Err(Ending::Silent),
             Ping::None | Ping::Sent(..) => {
                 self.want_ping(now);
                 Ok(())
@@ -147,21 +170,62 @@ impl Life {
         }
     }
 
-    /// Whether bytes are outstanding for so long that another link had better be used.
+    /// Whether bytes or a ping are unanswered for so long that another link had better be used.
     pub(super) fn is_suspect(&self, now: Instant) -> bool {
-        self.outstanding && now >= self.last_received + self.suspect_after()
+        self.suspect_at().is_some_and(|at| now >= at)
+    }
+
+    /// Whether the link has just become suspect: said once, until something comes.
+    pub(super) fn take_suspicion(&mut self, now: Instant) -> bool {
+        self.is_suspect(now) && !std::mem::replace(&mut self.suspected, true)
+    }
+
+    /// Whether a ping was ever answered.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.is_some()
+    }
+
+    /// Whether both directions have worked since then.
+    pub(super) fn answered_since(&self, since: Instant) -> bool {
+        self.answered.is_some_and(|at| at > since)
+    }
+
+    pub(super) fn deadline(&self) -> (Instant, &'static str) {
+        let suspicion = self.suspect_at().filter(|_| !self.suspected);
+        let suspicion = suspicion.map(|at| (at, "link: no answer, so it is suspect"));
+        suspicion.into_iter().fold(self.due(), |due, at| due.min(at))
+    }
+
+    fn suspect_at(&self) -> Option<Instant> {
+        match self.ping {
+            // The one before has not been answered either.
+            Ping::Sent(_, 1..) => Some(self.last_received + self.suspect_after()),
+            _ if self.outstanding => Some(self.last_received + self.suspect_after()),
+            Ping::Sent(sent, 0) => Some(sent.max(self.last_received) + self.suspect_after()),
+            Ping::None => None,
+        }
     }
 
     fn suspect_after(&self) -> Duration {
         self.rtt.map_or(SUSPECT, |rtt| SUSPECT.max(rtt * 4))
     }
 
-    pub(super) fn deadline(&self) -> (Instant, &'static str) {
+    fn is_urgent(&self) -> bool {
+        self.outstanding || self.urgent
+    }
+
+    fn due(&self) -> (Instant, &'static str) {
         match self.ping {
             Ping::Sent(sent, _) => {
-                let since = sent.max(self.last_received);
-                let patience = if self.outstanding { DEAD_ACTIVE } else { DEAD_IDLE };
-                (since + patience, "link: answer to a ping overdue")
+                let silent = sent.max(self.last_received);
+                let dead = if self.outstanding {
+                    self.last_received + self.dead_after()
+                } else if self.urgent {
+                    silent + self.dead_after()
+                } else {
+                    silent + DEAD_IDLE
+                };
+                (dead, "link: answer to a ping overdue")
             }
             Ping::None if self.outstanding => {
                 (self.last_received + self.suspect_after(), "link: silence while bytes are outstanding")
@@ -170,11 +234,16 @@ impl Life {
             Ping::None => (self.last_ping.max(self.last_received) + self.idle, "link: idle ping"),
         }
     }
+
+    /// Where the path is so long that it is suspect late, it is dead late.
+    fn dead_after(&self) -> Duration {
+        DEAD_ACTIVE.max(self.suspect_after() * 3 / 2)
+    }
 }
 
 /// Silence that makes a link with outstanding bytes suspect, where four round trips are not longer.
 const SUSPECT: Duration = Duration::from_secs(1);
-/// An active link is dead after as much more: two retransmissions of TCP or QUIC would have come through.
+/// Silence after which an active link is dead: two retransmissions of TCP or QUIC would have come through.
 const DEAD_ACTIVE: Duration = Duration::from_secs(3);
 /// An idle link's ping is repeated once after this, then the link is dead: worse networks stall for 2 or 3 s.
 const DEAD_IDLE: Duration = Duration::from_secs(5);

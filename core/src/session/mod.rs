@@ -23,6 +23,7 @@ mod attempt;
 mod carrier;
 mod control;
 mod datagrams;
+mod distrust;
 mod lane;
 mod life;
 mod nomination;
@@ -45,6 +46,7 @@ use self::attempt::Run;
 use self::carrier::{Carrier, Slot, Stage, Tcp};
 use self::control::{BadControl, Control};
 pub use self::datagrams::UdpRoute;
+use self::distrust::Distrust;
 use self::lane::Lane;
 use self::nomination::Nomination;
 use crate::agent::io::SessionNews;
@@ -52,7 +54,7 @@ use crate::ids::{AttemptId, PublicKey, SockId};
 use crate::link::udp::Transmit;
 use crate::link::{LinkError, LinkKeys, MAX_RECORD, Preface, Role, TcpLink, UdpError};
 use crate::mux::{self, Decoder, Mux, Violation};
-use crate::path::Transport;
+use crate::path::{Candidate, CandidateKind, Transport};
 use crate::punch::tcp::From;
 use crate::relay::DialError;
 use crate::rng::Rng;
@@ -87,10 +89,12 @@ pub enum Action {
         /// What to send, as it goes.
         farewell: Option<(Transmit, Vec<u8>)>,
     },
-    /// Open a further UDP socket for a link, at any port; then [`Session::opened`].
+    /// Open a further UDP socket for a link; then [`Session::opened`].
     OpenSocket {
         /// Which.
         link: LinkId,
+        /// At which port; none for any.
+        port: Option<u16>,
     },
     /// Close such a socket.
     CloseSocket(SockId),
@@ -135,12 +139,16 @@ pub struct Session {
     runs: SmallVec<[Run; MAX_RUNS]>,
     actions: VecDeque<Action>,
     next_link: u32,
+    /// Where the peer says that its own interfaces are, by UDP, as the latest attempt has it: what tells whether
+    /// a path that has moved is direct.
+    hosts: SmallVec<[SocketAddr; attempt::MAX_PATHS]>,
     /// Since when there has been no link.
     down_since: Option<Instant>,
     /// Whether the agent believes that there is a link.
     told_up: bool,
-    /// When a link was last nominated.
-    switched: Option<Instant>,
+    /// When a better link last took over from one that worked.
+    promoted: Option<Instant>,
+    distrust: Distrust,
     /// How often idle links over UDP must be used for a NAT to remember them, where it was measured.
     keepalive: Option<Duration>,
     rng: Rng,
@@ -162,6 +170,8 @@ pub(crate) enum Ending {
     Rule(&'static str),
     #[error("no answer from the peer")]
     Silent,
+    #[error("UDP loses too much still")]
+    Lossy,
 }
 
 impl fmt::Debug for Session {
@@ -182,18 +192,21 @@ impl Session {
             std::cmp::Ordering::Greater => Role::Controlled,
             std::cmp::Ordering::Equal => return None,
         };
-        let rng = Rng::new(config.seed);
+        let mut rng = Rng::new(config.seed);
+        let share = rng.fork("reconnect").bytes();
         Some(Self {
-            nomination: Nomination::new(role, config.instance, config.number),
+            nomination: Nomination::new(role, (config.instance, config.number), share),
             config,
             role,
             links: SmallVec::new(),
             runs: SmallVec::new(),
             actions: VecDeque::new(),
             next_link: 0,
+            hosts: SmallVec::new(),
             down_since: Some(now),
             told_up: false,
-            switched: None,
+            promoted: None,
+            distrust: Distrust::default(),
             keepalive: None,
             rng,
             record: Box::new([0; MAX_RECORD]),
@@ -241,6 +254,16 @@ impl Session {
             .map(|candidate| (candidate.address, attempt.is_host(Transport::Tcp, candidate.address)))
             .collect();
         let id = attempt.id;
+        // What comes of it takes over unless the link that there is shows that it works.
+        self.doubt(now);
+        let host =
+            |known: &&Candidate| (known.kind, known.transport) == (CandidateKind::Host, Transport::Udp);
+        let hosts = attempt.candidates.iter().filter(host).map(|known| known.address);
+        self.hosts = hosts.take(attempt::MAX_PATHS).collect();
+        if let Some(current) = self.nomination.current() {
+            self.reconsider(current, false);
+            self.settle(now);
+        }
         self.runs.push(Run::new(now, attempt));
         self.seek(now, id);
         for (to, direct) in dials {
@@ -252,6 +275,22 @@ impl Session {
         }
         self.prepare_opening(id, now);
         self.dial_relays(now);
+    }
+
+    /// There is reason to doubt that the link still works, such as news of the peer or of the network: it has to
+    /// show that it does, and is suspect if it does not soon.
+    pub fn doubt(&mut self, now: Instant) {
+        if let Some(current) = self.nomination.current()
+            && let Some(lane) = self.slot_mut(current).and_then(Slot::lane_mut)
+        {
+            lane.doubt(now);
+        }
+    }
+
+    /// The network has changed: the link has to show that it still works, and what was learnt of UDP is old.
+    pub fn network_changed(&mut self, now: Instant) {
+        self.distrust = Distrust::default();
+        self.doubt(now);
     }
 
     /// A dial succeeded.
@@ -348,7 +387,8 @@ impl Session {
         self.greeted(now, link);
         self.settle(now);
         if let Some(ending) = ending {
-            self.end(now, link, &ending.to_string());
+            let by_peer = ending == Ending::Link(LinkError::Closed);
+            self.end_by(now, link, &ending.to_string(), by_peer);
         }
         used
     }
@@ -426,7 +466,12 @@ impl Session {
     pub fn deadline(&self) -> Option<(Instant, &'static str)> {
         let links = self.links.iter().map(|slot| match slot.lane() {
             Some(lane) if self.nomination.current() == Some(slot.id) => lane.deadline(),
-            _ => (slot.spare_since + LINK_PATIENCE, "session: a link that was not nominated"),
+            lane => {
+                let spare = (slot.spare_since + LINK_PATIENCE, "session: a link that was not nominated");
+                let proof =
+                    lane.and_then(Lane::proof_deadline).map(|at| (at, "session: proof of a link over UDP"));
+                proof.into_iter().fold(spare, |first, at| first.min(at))
+            }
         });
         let udp = self.links.iter().filter_map(|slot| match &slot.carrier {
             Carrier::Udp(udp) => [udp.link.deadline(), udp.punch.deadline()].into_iter().flatten().min(),
@@ -465,6 +510,8 @@ impl Session {
                 Some(lane) if current == Some(id) => {
                     if let Err(ending) = lane.tick(now) {
                         dead.push((id, ending.to_string()));
+                    } else if lane.take_suspicion(now) {
+                        self.actions.push_back(Action::News(SessionNews::Suspect));
                     }
                 }
                 _ if now >= spare_since + LINK_PATIENCE => dead.push((id, "timed out".to_owned())),
@@ -522,6 +569,7 @@ impl Session {
             spare_since: now,
             stage: Stage::Handshake,
             doubted: false,
+            poor: false,
             relay: None,
             carrier,
         });

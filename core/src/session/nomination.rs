@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::control::{Control, Hello};
 use super::{Ending, LinkId};
+use crate::agent::ReconnectSecret;
 use crate::link::Role;
 use crate::mux::{Config, Frame, Mux, Resume, Side, code};
 use crate::path::Rung;
@@ -61,14 +62,19 @@ pub(super) enum Note {
     Renewed(LinkId),
     /// Another link has been nominated in place of this one.
     Superseded(LinkId),
-    /// The peer says that the nominated link is dead.
-    SwitchWanted,
+    /// The peer says that the nominated link is dead, or loses too much.
+    SwitchWanted {
+        /// The latter.
+        lossy: bool,
+    },
+    /// The peer is another process than before, or the first: this was agreed on.
+    Agreed(ReconnectSecret),
     /// The peer is leaving.
     Leaving(String),
 }
 
 impl Nomination {
-    pub(super) fn new(role: Role, instance: [u8; 16], number: u64) -> Self {
+    pub(super) fn new(role: Role, (instance, number): ([u8; 16], u64), share: [u8; 32]) -> Self {
         let config = Config::default();
         let side = match role {
             Role::Controlling => Side::Controlling,
@@ -84,6 +90,7 @@ impl Nomination {
                 number,
                 credit,
                 direct: false,
+                share: Some(ByteArray::new(share)),
             },
             peer: None,
             past: SmallVec::new(),
@@ -142,9 +149,18 @@ impl Nomination {
     /// Controlled side: asks the other one, over `link`, for another nomination. Nothing is asked before there
     /// was a first.
     pub(super) fn ask_for(&mut self, link: LinkId, reason: &str) {
+        self.ask(link, reason, false);
+    }
+
+    /// Controlled side: asks the other one, over the link itself, for one that loses less.
+    pub(super) fn ask_for_better(&mut self, link: LinkId, reason: &str) {
+        self.ask(link, reason, true);
+    }
+
+    fn ask(&mut self, link: LinkId, reason: &str, lossy: bool) {
         if self.role == Role::Controlled && self.epoch > 0 {
             let reason = reason.chars().take(MAX_REASON).collect();
-            self.outbox.push_back((link, Control::SwitchReq { epoch: self.epoch, reason }));
+            self.outbox.push_back((link, Control::SwitchReq { epoch: self.epoch, reason, lossy }));
         }
     }
 
@@ -208,9 +224,9 @@ impl Nomination {
                 }
                 Ok(())
             }
-            Control::SwitchReq { epoch, reason: _ } => {
+            Control::SwitchReq { epoch, reason: _, lossy } => {
                 if self.role == Role::Controlling && epoch == self.epoch {
-                    self.notes.push_back(Note::SwitchWanted);
+                    self.notes.push_back(Note::SwitchWanted { lossy });
                 }
                 Ok(())
             }
@@ -234,7 +250,10 @@ impl Nomination {
             return Err(Ending::Rule("a process that the peer has left behind"));
         }
         match self.peer {
-            Some(known) if known == instance => {}
+            Some(known) if known == instance => {
+                self.notes.push_back(Note::Ready(link, hello.direct));
+                return Ok(());
+            }
             Some(known) => {
                 if self.past.len() == PAST {
                     self.past.remove(0);
@@ -244,6 +263,12 @@ impl Nomination {
                 self.notes.push_back(Note::Renewed(link));
             }
             None => self.peer = Some(instance),
+        }
+        if let (Some(own), Some(peer)) = (&self.own.share, &hello.share) {
+            self.notes.push_back(Note::Agreed(match self.role {
+                Role::Controlling => ReconnectSecret::agree(own, peer),
+                Role::Controlled => ReconnectSecret::agree(peer, own),
+            }));
         }
         self.notes.push_back(Note::Ready(link, hello.direct));
         Ok(())

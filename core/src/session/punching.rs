@@ -92,7 +92,7 @@ impl Punch {
     pub(super) fn settle(&mut self, id: LinkId, link: &mut UdpLink, actions: &mut VecDeque<Action>) {
         while let Some(action) = self.puncher.poll_action() {
             match action {
-                udp::Action::Open => actions.push_back(Action::OpenSocket { link: id }),
+                udp::Action::Open(port) => actions.push_back(Action::OpenSocket { link: id, port }),
                 udp::Action::Close(socket) => self.close(socket, actions),
                 udp::Action::Send { socket, to, ttl, bytes } => {
                     let transmit = Transmit { socket, to, segment: None, ecn: 0, hops: ttl };

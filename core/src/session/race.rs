@@ -2,8 +2,9 @@
 //!
 //! The controlling side nominates the first link that is ready, the very first one between two processes as soon as
 //! the peer has proven its key there, and a better one of the same attempt when that is ready: streams move, and
-//! lose nothing. A newer attempt's link takes over where it is at least as good. A worse one does only when the
-//! nominated link is suspect, or when the peer says that it is dead.
+//! lose nothing. Such a promotion happens once in ten seconds at most. A newer attempt's link that is as good takes
+//! over only where the nominated one has not answered since that attempt began, and a worse one when the nominated
+//! link is suspect or loses too much (`distrust`), or when the peer says so.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use super::{Action, LinkId, Session};
 use crate::agent::io::SessionNews;
 use crate::ids::AttemptId;
 use crate::link::Role;
-use crate::path::Rung;
+use crate::path::{Rung, Transport};
 
 impl Session {
     /// Acts on what the links heard.
@@ -32,14 +33,18 @@ impl Session {
                     self.close_where(now, "the peer has restarted", |slot| {
                         slot.id != link && (Some(slot.attempt) != attempt || slot.stage == Stage::Ready)
                     });
-                    self.tell_down(now, "the peer has restarted");
+                    self.tell_down(now, "the peer has restarted", true);
                 }
                 Note::Superseded(link) => {
                     if let Some(slot) = self.slot_mut(link) {
                         slot.spare_since = now;
                     }
                 }
-                Note::SwitchWanted => self.nominate_another(now),
+                Note::SwitchWanted { lossy: false } => self.nominate_another(now),
+                Note::SwitchWanted { lossy: true } => self.told_poor(now),
+                Note::Agreed(secret) => {
+                    self.actions.push_back(Action::News(SessionNews::Agreed(secret)));
+                }
                 Note::Leaving(reason) => self.actions.push_back(Action::PeerLeaving(reason)),
             }
         }
@@ -68,18 +73,33 @@ impl Session {
         }
     }
 
-    fn ready(&mut self, now: Instant, link: LinkId, direct: bool) {
-        let Some(slot) = self.slot_mut(link).filter(|slot| slot.stage < Stage::Ready) else { return };
-        slot.stage = Stage::Ready;
+    pub(super) fn ready(&mut self, now: Instant, link: LinkId, direct: bool) {
+        let Some(slot) = self.slot_mut(link) else { return };
         slot.seen_direct = direct;
+        if let Carrier::Udp(udp) = &mut slot.carrier
+            && !udp.greeted
+        {
+            udp.met = true;
+            return;
+        }
+        if slot.stage == Stage::Ready {
+            // It sees this node elsewhere than before.
+            return self.regrade(link, false);
+        }
+        slot.stage = Stage::Ready;
         if self.role == Role::Controlled {
-            if self.nomination.current().is_none() {
-                self.nomination.ask_for(link, "no link here");
+            match self.nomination.current() {
+                None => self.nomination.ask_for(link, "no link here"),
+                // The link itself may not bear even that.
+                Some(current) if current != link && self.slot(current).is_some_and(|slot| slot.poor) => {
+                    self.nomination.ask_for_better(link, "it loses too much");
+                }
+                Some(_) => {}
             }
             return;
         }
         let Some(slot) = self.slot_mut(link) else { return };
-        let (attempt, rung) = (slot.attempt, slot.rung_with(direct));
+        let (attempt, rung) = (slot.attempt, slot.rung_now());
         slot.rung = Some(rung);
         if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) {
             if !run.attempt.rungs.contains(rung) {
@@ -96,6 +116,32 @@ impl Session {
         self.drop_losers(now);
     }
 
+    /// A path has moved, or where the peer's interfaces are is news: judges anew whether the peer is seen at one
+    /// of them, and tells the peer.
+    pub(super) fn reconsider(&mut self, link: LinkId, moved: bool) {
+        let Self { links, hosts, nomination, .. } = self;
+        let Some(slot) = links.iter_mut().find(|slot| slot.id == link) else { return };
+        let (true, Some(remote)) = (slot.transport() == Transport::Udp, slot.remote) else { return };
+        let direct = hosts.contains(&remote);
+        if std::mem::replace(&mut slot.direct, direct) != direct
+            && slot.stage >= Stage::Greeted
+            && let Some(lane) = slot.lane_mut()
+        {
+            lane.say(&nomination.hello(direct));
+        }
+        self.regrade(link, moved);
+    }
+
+    /// Computes the rung of a link that has one anew: both sides do, and come to the same.
+    fn regrade(&mut self, link: LinkId, moved: bool) {
+        let Some(slot) = self.slot_mut(link) else { return };
+        let (Some(before), rung, Some(remote)) = (slot.rung, slot.rung_now(), slot.remote) else { return };
+        slot.rung = Some(rung);
+        if (moved || rung != before) && self.nomination.carries(link) {
+            self.actions.push_back(Action::News(SessionNews::Moved { rung, remote }));
+        }
+    }
+
     /// Controlling side: nominates a link that is ready, if there is reason to.
     pub(super) fn choose(&mut self, now: Instant) {
         if self.role == Role::Controlled {
@@ -109,33 +155,33 @@ impl Session {
         if current.id == id {
             return;
         }
-        if current.lane().is_some_and(|lane| lane.is_suspect(now)) {
+        if current.poor || current.lane().is_some_and(|lane| lane.is_suspect(now)) {
             return self.nominate_another(now);
         }
-        let better = rung < current.hope();
+        if self.slot(id).is_some_and(|best| best.poor) {
+            return;
+        }
+        let begun = self.runs.iter().find(|run| run.id() == attempt).map(|run| run.started);
+        let works = begun.is_some_and(|begun| current.lane().is_some_and(|lane| lane.answered_since(begun)));
         let newer = attempt != current.attempt && id > current.id;
-        if newer && rung <= current.hope() {
+        if newer && rung <= current.hope() && !works {
             self.nominate(now, id, rung);
-        } else if better && self.may_promote(now, current) {
-            if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) {
-                run.promoted = true;
-            }
+        } else if rung < current.hope() && self.may_promote().is_none_or(|at| now >= at) {
+            self.promoted = Some(now);
             self.nominate(now, id, rung);
         }
     }
 
-    /// When a better link that is ready may take over: at once the first time in an attempt, then at most every
-    /// [`SETTLED`].
-    fn may_promote(&self, now: Instant, current: &Slot) -> bool {
-        let first = self.runs.iter().any(|run| run.id() == current.attempt && !run.promoted);
-        first || self.switched.is_none_or(|at| now >= at + SETTLED)
+    /// When a better link may take over from one that works, if not at any time.
+    fn may_promote(&self) -> Option<Instant> {
+        self.promoted.map(|at| at + SETTLED)
     }
 
     /// When [`Self::choose`] may come to another result by time alone.
     pub(super) fn promotion(&self) -> Option<Instant> {
         let current = self.slot(self.nomination.current()?)?;
         let (id, _, rung) = self.best_but(None).filter(|_| self.role == Role::Controlling)?;
-        (id != current.id && rung < current.hope()).then_some(self.switched? + SETTLED)
+        self.may_promote().filter(|_| id != current.id && rung < current.hope())
     }
 
     /// The nominated link is no good: takes the best of the others.
@@ -143,7 +189,7 @@ impl Session {
         let current = self.nomination.current();
         if let Some((next, _, rung)) = self.best_but(current) {
             if let Some(slot) = current.and_then(|current| self.slot_mut(current)) {
-                slot.doubted = true;
+                (slot.doubted, slot.poor) = (true, true);
             }
             self.nominate(now, next, rung);
         }
@@ -161,7 +207,6 @@ impl Session {
     }
 
     fn nominate(&mut self, now: Instant, link: LinkId, rung: Rung) {
-        self.switched = Some(now);
         self.nomination.nominate(now, link, rung);
     }
 
@@ -171,21 +216,21 @@ impl Session {
             .links
             .iter()
             .filter(|slot| slot.stage == Stage::Ready && Some(slot.id) != not && !slot.doubted);
-        let best = ready.min_by_key(|slot| (slot.hope(), std::cmp::Reverse(slot.id)))?;
+        let best = ready.min_by_key(|slot| (slot.poor, slot.hope(), std::cmp::Reverse(slot.id)))?;
         // Among equals of one attempt the first to be ready stays.
         let current = self.nomination.current().filter(|current| Some(*current) != not);
         let current = current.and_then(|current| self.slot(current));
-        let stays = current.filter(|slot| slot.hope() == best.hope() && slot.attempt == best.attempt);
+        let stays =
+            current.filter(|slot| !slot.poor && slot.hope() == best.hope() && slot.attempt == best.attempt);
         let best = stays.unwrap_or(best);
         Some((best.id, best.attempt, best.hope()))
     }
 
     /// Controlled side: the peer has nominated a link.
     fn nominated(&mut self, now: Instant, link: LinkId, rung: Rung) {
-        self.switched = Some(now);
         let Some(slot) = self.slot_mut(link) else { return };
         // It may not have heard from here yet when it said so.
-        let rung = rung.min(slot.rung_with(slot.seen_direct));
+        let rung = rung.min(slot.rung_now());
         slot.rung = Some(rung);
         let attempt = slot.attempt;
         if let Some(run) = self.runs.iter_mut().find(|run| run.id() == attempt) {
@@ -284,6 +329,11 @@ impl Session {
     }
 
     pub(super) fn end(&mut self, now: Instant, link: LinkId, reason: &str) {
+        self.end_by(now, link, reason, false);
+    }
+
+    /// The same; `by_peer` if it was the peer that ended the link.
+    pub(super) fn end_by(&mut self, now: Instant, link: LinkId, reason: &str, by_peer: bool) {
         let Some(slot) = self.slot(link) else { return };
         let (attempt, remote, transport) = (slot.attempt, slot.remote, slot.transport());
         let unused = self.nomination.current() != Some(link);
@@ -311,17 +361,17 @@ impl Session {
             }
             self.settle(now);
             if self.nomination.current().is_none() {
-                self.tell_down(now, reason);
+                self.tell_down(now, reason, by_peer);
             }
         }
         self.finish_decided(now);
     }
 
     /// There is no link any more. What was lost before streams moved over it is no news.
-    fn tell_down(&mut self, now: Instant, reason: &str) {
+    fn tell_down(&mut self, now: Instant, reason: &str, by_peer: bool) {
         self.down_since.get_or_insert(now);
         if std::mem::take(&mut self.told_up) {
-            self.actions.push_back(Action::News(SessionNews::Down { reason: reason.to_owned() }));
+            self.actions.push_back(Action::News(SessionNews::Down { reason: reason.to_owned(), by_peer }));
         }
     }
 
@@ -333,6 +383,6 @@ impl Session {
     }
 }
 
-/// How long a link stays nominated before a better one of the same attempt may take over again: two that come
-/// and go must not have the streams run to and fro.
+/// How long after a better link has taken over from one that worked the next one may: two that come and go must
+/// not have the streams run to and fro.
 const SETTLED: Duration = Duration::from_secs(10);

@@ -256,6 +256,11 @@ impl Session {
         if let Some(offered) = run.and_then(|run| run.relays.iter_mut().find(|known| known.key() == relay)) {
             offered.unanswered = None;
         }
+        // What is shown to a relay is good for once: on no other way in as well.
+        self.close_where(now, "another way to the same relay was faster", |slot| {
+            let unheard = |other: &Through| other.access.offer.key == relay && other.blame == Blame::Relay;
+            slot.attempt == attempt && slot.relay.as_deref().is_some_and(unheard)
+        });
     }
 
     /// The relay said no, or is none.

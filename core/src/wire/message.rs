@@ -185,6 +185,9 @@ pub struct LoginHello {
     pub nonce: ByteArray<32>,
     /// The client's SPAKE2 message (side A), 33 bytes.
     pub share: ByteBuf,
+    /// Random, one a process: a login of the process that is there already is no second machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<ByteArray<16>>,
 }
 
 /// The server's answer to [`LoginHello`], in clear.

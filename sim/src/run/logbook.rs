@@ -3,6 +3,8 @@
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
 
+use inp2p_core::agent::LINKS;
+use inp2p_core::path::Rung;
 use inp2p_core::wire::UNANSWERED;
 use inp2p_driver::DUE;
 use tracing::field::{Field, Visit};
@@ -25,6 +27,16 @@ pub(crate) struct Line {
     /// Which part of the programs.
     pub(crate) target: &'static str,
     pub(crate) text: String,
+}
+
+impl Line {
+    /// Which link carries the session with `peer` from then on; none within if none does. None at all if the line
+    /// is about something else.
+    pub(crate) fn link(&self, peer: &str) -> Option<Option<Rung>> {
+        let word = |name: &str| self.text.split(' ').find_map(|word| word.strip_prefix(name));
+        let about = self.target == LINKS && word("peer=") == Some(peer);
+        about.then(|| word("rung=").and_then(|rung| rung.parse().ok()))
+    }
 }
 
 /// Lines of one thread's programs.
@@ -50,7 +62,7 @@ impl Subscriber for Logbook {
         let ours = metadata.is_event() && metadata.target().starts_with("inp2p");
         // What is judged, and of what is finer than the level asked for why timers fired.
         let wanted = match metadata.target() {
-            UNANSWERED => true,
+            UNANSWERED | LINKS => true,
             DUE => self.most >= LevelFilter::DEBUG,
             _ => *metadata.level() <= self.most,
         };

@@ -35,12 +35,12 @@ pub use self::flaw::Flaw;
 use self::logbook::Logbook;
 pub use self::mishap::Mishap;
 pub use self::punch::{Meeting, meetings};
-use self::stage::Stage;
+use self::stage::{Stage, node_name};
 pub use self::traffic::{End, Half, Record};
 use crate::clock::Time;
 use crate::log::{Event, Place};
 use crate::oracle;
-use crate::scenario::{Manner, Scenario, Stream};
+use crate::scenario::{Forward, Manner, Scenario, Stream};
 use crate::world::World;
 
 /// What came of a run.
@@ -58,6 +58,9 @@ pub struct Report {
     pub rungs: Vec<Option<Rung>>,
     /// By forward: how often its session had moved to another link, the first one counted.
     pub switches: Vec<u64>,
+    /// By forward: when which link came to carry its session, and when none did any more, as the node that has the
+    /// forward saw it.
+    pub links: Vec<Vec<(Duration, Option<Rung>)>>,
     /// The scenario's streams, then one more for each forward, which tried it in the end.
     pub streams: Vec<(Stream, Record)>,
     /// What happened, for people; empty unless it was asked for.
@@ -142,6 +145,7 @@ fn play(scenario: &Scenario, mut stage: Stage, keep: Keep, book: &Logbook) -> Re
     let settled = scenario.calm_from().max(oracle::LOGIN) + oracle::RECOVERY / 2;
     judge::answers(&book.lines(), scenario, Time::ZERO + settled, &mut report);
     let lengths = scenario.streams.iter().map(|s| Duration::from_millis(s.at.into()) + oracle::length(s));
+    report.links = scenario.forwards.iter().map(|forward| links(&stage, book, forward)).collect();
     let all_done = lengths.max().unwrap_or(Duration::ZERO).max(scenario.calm_from() + oracle::RECOVERY);
     advance(&stage, Time::ZERO + all_done, &mut report);
     report.streams = stage.ledger.records();
@@ -161,6 +165,13 @@ fn play(scenario: &Scenario, mut stage: Stage, keep: Keep, book: &Logbook) -> Re
         report.timeline = timeline(&stage, book);
     }
     report
+}
+
+/// Which links have carried the session of a forward so far.
+fn links(stage: &Stage, book: &Logbook, forward: &Forward) -> Vec<(Duration, Option<Rung>)> {
+    let (host, peer) = (stage.nodes[forward.from], node_name(forward.to));
+    let lines = book.lines().into_iter().filter(|line| line.host == Some(host));
+    lines.filter_map(|line| Some((line.at - Time::ZERO, line.link(&peer)?))).collect()
 }
 
 /// All steps by their times; at one instant things are mended first.

@@ -102,6 +102,20 @@ pub(crate) async fn echo(net: SimNet, port: u16) {
     }
 }
 
+/// Sends so many bytes through a forward on port 2222 of this host, to an echo, and checks that they come back.
+pub(crate) async fn through(net: &SimNet, length: usize) {
+    let mut stream = connect(net, at("127.0.0.1", 2222)).await.unwrap();
+    let sent = bytes(length);
+    let mut back = Vec::new();
+    for piece in sent.chunks(50_000) {
+        write_all(&mut stream, piece).await.unwrap();
+        back.extend(read_exact(&mut stream, piece.len()).await.unwrap());
+    }
+    stream.shutdown().unwrap();
+    assert_eq!(read_to_end(&mut stream).await.unwrap(), b"");
+    assert!(back == sent);
+}
+
 pub(crate) fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 7 + i / 251) as u8).collect()
 }

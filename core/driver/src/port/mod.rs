@@ -21,6 +21,7 @@ mod parcel;
 mod socket;
 mod task;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -28,7 +29,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
 use futures_channel::{mpsc, oneshot};
-use inp2p_core::ids::SockId;
+use inp2p_core::agent::Expected;
+use inp2p_core::ids::{AttemptId, SockId};
+use inp2p_core::link::udp::ProbeTag;
+use inp2p_core::link::udp::probe::ProbeKey;
 use inp2p_core::session::UdpRoute;
 use tracing::debug;
 
@@ -45,7 +49,7 @@ pub(crate) struct Port<N: Net> {
     recycle: mpsc::Sender<Parcel>,
     places: Arc<Places>,
     next: Arc<Next>,
-    counters: Arc<Counters>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl<N: Net> Clone for Port<N> {
@@ -57,7 +61,7 @@ impl<N: Net> Clone for Port<N> {
             recycle: self.recycle.clone(),
             places: Arc::clone(&self.places),
             next: Arc::clone(&self.next),
-            counters: Arc::clone(&self.counters),
+            dropped: Arc::clone(&self.dropped),
         }
     }
 }
@@ -73,34 +77,19 @@ pub(crate) struct Stun {
     pub(crate) bytes: Box<[u8]>,
 }
 
-/// What a port has done so far.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// Datagrams that a session or the STUN client took no more of.
-    overrun: AtomicU64,
-}
-
-impl Counters {
-    /// Datagrams that were dropped because a session or the STUN client took no more.
-    pub(crate) fn overrun(&self) -> u64 {
-        self.overrun.load(Ordering::Relaxed)
-    }
-
-    fn lost(&self, datagrams: usize) {
-        self.overrun.fetch_add(datagrams as u64, Ordering::Relaxed);
-    }
-}
-
 /// The main socket: the one whose mapping is measured, and by which everything goes but port guessing.
 pub(crate) const MAIN: SockId = SockId(0);
 
 impl<N: Net> Port<N> {
     /// Serves `socket` until the guard that is returned is dropped. STUN messages come out of the receiver; they
     /// are dropped where nobody takes them. With `answers` requests are answered.
+    ///
+    /// `called` is told when a probe comes that is of an expected attempt and of no known one.
     pub(crate) fn start(
         net: &N,
         socket: N::Udp,
         answers: bool,
+        called: mpsc::Sender<AttemptId>,
     ) -> (Self, mpsc::Receiver<Stun>, oneshot::Sender<()>) {
         let places = Arc::new(Places::new());
         let place = places.take().unwrap_or_default();
@@ -109,13 +98,13 @@ impl<N: Net> Port<N> {
         let (recycle, recycled) = mpsc::channel(SPARE_PARCELS);
         let (stun, stuns) = mpsc::channel(STUNS);
         let (guard, stop) = oneshot::channel();
-        let counters = Arc::new(Counters::default());
-        let ends = task::Ends { commands: queue, recycled, stun, stop };
+        let dropped = Arc::new(AtomicU64::new(0));
+        let ends = task::Ends { commands: queue, recycled, stun, called, stop };
         let answers = answers.then(|| answer::Answerer::new(net.seed()));
-        let task = task::Task::new(net, &main, &places, ends, answers, Arc::clone(&counters));
+        let task = task::Task::new(net, &main, &places, ends, answers, Arc::clone(&dropped));
         net.spawn("port", task.run());
         let next = Arc::new(Next { owner: AtomicU64::new(0), socket: AtomicU32::new(MAIN.0 + 1) });
-        (Self { net: net.clone(), main, commands, recycle, places, next, counters }, stuns, guard)
+        (Self { net: net.clone(), main, commands, recycle, places, next, dropped }, stuns, guard)
     }
 
     /// The main socket.
@@ -123,9 +112,25 @@ impl<N: Net> Port<N> {
         &self.main
     }
 
-    /// What it has done so far.
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.counters
+    /// Datagrams that were dropped because a session or the STUN client took no more.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Peers may begin these attempts without the server, and no others.
+    pub(crate) fn expect(&self, expected: &[Expected]) {
+        let tag = |one: &Expected| {
+            let key = &one.punch_key.0;
+            (ProbeTag::new(one.attempt, key), (ProbeKey::of_attempt(one.attempt, key), one.attempt))
+        };
+        self.command(Command::Expect(expected.iter().map(tag).collect()));
+    }
+
+    fn command(&self, command: Command<N>) {
+        // Each clone has room for one message, and few are sent: a session has as many as links and sockets.
+        if self.commands.clone().try_send(command).is_err() {
+            debug!("the UDP port is closed");
+        }
     }
 
     /// A session's part of the port, and where its datagrams come out.
@@ -133,7 +138,7 @@ impl<N: Net> Port<N> {
         let owner = self.next.owner.fetch_add(1, Ordering::Relaxed);
         let (parcels, queue) = mpsc::channel(PARCELS);
         let port = SessionPort { port: self.clone(), owner };
-        port.command(Command::Join { owner, parcels });
+        self.command(Command::Join { owner, parcels });
         (port, queue)
     }
 }
@@ -167,16 +172,17 @@ impl<N: Net> SessionPort<N> {
         let _ = self.port.recycle.try_send(parcel);
     }
 
-    /// Opens a further socket, at a port that the system chooses. What comes by it is routed like everything;
-    /// it lives until [`Self::close`], or as long as the session does.
+    /// Opens a further socket, at this port or at one that the system chooses. What comes by it is routed like
+    /// everything; it lives until [`Self::close`], or as long as the session does.
     ///
     /// # Errors
-    /// If the system gives none, or the port has [`MAX_SOCKETS`].
-    pub(crate) fn open(&self) -> io::Result<Arc<PortSocket<N::Udp>>> {
+    /// If the system gives none, the port is taken, or the port has [`MAX_SOCKETS`].
+    pub(crate) fn open(&self, port: Option<u16>) -> io::Result<Arc<PortSocket<N::Udp>>> {
         let Some(place) = self.port.places.take() else {
             return Err(io::Error::other("too many UDP sockets are open"));
         };
-        let io = match self.port.net.bind_udp(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0)) {
+        let at = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port.unwrap_or(0));
+        let io = match self.port.net.bind_udp(at) {
             Ok(io) => io,
             Err(error) => {
                 self.port.places.free(place);
@@ -195,10 +201,7 @@ impl<N: Net> SessionPort<N> {
     }
 
     fn command(&self, command: Command<N>) {
-        // Each clone has room for one message, and a session has few: as many as it has links and sockets.
-        if self.port.commands.clone().try_send(command).is_err() {
-            debug!("the UDP port is closed");
-        }
+        self.port.command(command);
     }
 }
 
@@ -216,6 +219,7 @@ enum Command<N: Net> {
     Watch { owner: u64, socket: Arc<PortSocket<N::Udp>> },
     Unwatch { owner: u64, socket: SockId },
     Leave { owner: u64 },
+    Expect(BTreeMap<ProbeTag, (ProbeKey, AttemptId)>),
 }
 
 /// What is given out next.
@@ -253,13 +257,13 @@ impl Places {
 /// Sockets at a time: the main one, and two peers that are being guessed with 512 each.
 const MAX_SOCKETS: usize = 1025;
 
-/// Batches that wait for a busy session: with eight full buffers each, 8 MiB, as much as its windows let be
+/// Batches that wait for a busy session: with four full buffers each, 8 MiB, as much as its windows let be
 /// under way.
-const PARCELS: usize = 16;
+const PARCELS: usize = 32;
 
-/// Emptied parcels that wait for their next use, beside one of each session: one is being filled while another is
-/// read. A parcel may have grown to half a megabyte, so more are not kept.
-const SPARE_PARCELS: usize = 2;
+/// Emptied parcels that wait for their next use, beside the one that the channel gives each of its senders: one is
+/// being filled while another is read. A parcel may have grown to a quarter of a megabyte, so more are not kept.
+const SPARE_PARCELS: usize = 1;
 
 /// STUN messages that wait: answers to a few requests each of a few servers.
 const STUNS: usize = 64;

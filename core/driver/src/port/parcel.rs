@@ -34,6 +34,11 @@ impl Head {
 }
 
 impl Parcel {
+    /// Makes room for so many bytes at once: growing in steps would copy them again and again.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Adds a datagram.
     pub(crate) fn push(&mut self, head: Head, datagram: &[u8]) {
         self.bytes.extend_from_slice(datagram);

@@ -50,6 +50,8 @@ impl<S> Carrier<S> {
     }
 }
 
+/// Its conduit is the copying one, the only one that works for both kinds; `splice` takes the stream's own where both
+/// ends are plain.
 impl<S: StreamIo> StreamIo for Carrier<S> {
     fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -76,11 +78,6 @@ impl<S: StreamIo> StreamIo for Carrier<S> {
                 None => Poll::Ready(Ok(0)),
             },
         }
-    }
-
-    fn conduit() -> Conduit {
-        // Of two kinds only copying works for both; see `splice`.
-        Conduit::copying()
     }
 
     fn poll_fill(

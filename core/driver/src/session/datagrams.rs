@@ -69,9 +69,10 @@ impl<N: Net> Datagrams<N> {
         if main.id() == id { Some(main) } else { self.sockets.get(&id) }
     }
 
-    /// Opens a further socket; none if there is none to be had.
-    pub(super) fn open(&mut self) -> Option<SockId> {
-        let socket = self.port.open().inspect_err(|error| debug!(%error, "no further UDP socket")).ok()?;
+    /// Opens a further socket, at this port or at any; none if there is none to be had.
+    pub(super) fn open(&mut self, port: Option<u16>) -> Option<SockId> {
+        let socket =
+            self.port.open(port).inspect_err(|error| debug!(%error, "no further UDP socket")).ok()?;
         let id = socket.id();
         self.sockets.insert(id, socket);
         Some(id)
@@ -122,7 +123,10 @@ impl<N: Net> Task<N> {
                 }
                 core.digest(now);
             }
-            self.datagrams.port.recycle(parcel);
+            // An idle session has no use for room: what comes then is a few pings.
+            if self.open > 0 {
+                self.datagrams.port.recycle(parcel);
+            }
         }
         true
     }
@@ -171,8 +175,8 @@ impl<N: Net> Task<N> {
     }
 }
 
-/// Parcels a turn.
-const PARCELS: usize = 4;
+/// Parcels a turn: half a megabyte, as the links over TCP have.
+const PARCELS: usize = 2;
 
 /// Datagrams a batch: with an Ethernet's MTU as many as the longest UDP payload holds.
 const MAX_SEGMENTS: usize = 44;

@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::wire::Wire;
 use super::{Command, Task, WIRES, target};
-use crate::net::{Net, TcpConfig};
+use crate::net::{Net, TcpConfig, is_lost};
 use crate::relay::{ByteStream, Carrier};
 use crate::web::connect_relay;
 
@@ -57,6 +57,22 @@ impl<N: Net> Task<N> {
         self.lost(now, ended) || more
     }
 
+    /// The host has other addresses than before: a connection from one that is gone is dead, though nobody says
+    /// so, and all else has to show that it still works.
+    pub(super) fn network_changed(&mut self, now: Instant, addresses: &[IpAddr]) {
+        let gone = |wire: &Wire<Carrier<N::Stream>>| {
+            wire.local_addr().is_ok_and(|local| is_lost(addresses, local.ip()))
+        };
+        let dead = self.wires.iter().filter(|wire| gone(wire));
+        let dead =
+            dead.map(|wire| (wire.link, "this host has lost the address it was connected from".to_owned()));
+        let dead: Vec<(LinkId, String)> = dead.collect();
+        self.lost(now, dead);
+        if let Some(core) = &mut self.core {
+            core.network_changed(now);
+        }
+    }
+
     /// These connections are of no use any more, whether or not the core still knows of them: one that was long
     /// on its way may have come for a link that it had given up. Whether there were any.
     fn lost(&mut self, now: Instant, ended: Vec<(LinkId, String)>) -> bool {
@@ -80,8 +96,8 @@ impl<N: Net> Task<N> {
                 Action::DialServer { link } => self.dial_server(link),
                 Action::Route(route) => self.datagrams.add(route),
                 Action::Unroute { route, farewell } => self.datagrams.remove(route, farewell),
-                Action::OpenSocket { link } => {
-                    let socket = self.datagrams.open();
+                Action::OpenSocket { link, port } => {
+                    let socket = self.datagrams.open(port);
                     if let Some(core) = &mut self.core {
                         core.opened(now, link, socket);
                     }
@@ -194,8 +210,10 @@ impl<N: Net> Task<N> {
                 // The agent tells people of it.
                 debug!(peer = %self.peer, %rung, %remote, "link up");
             }
-            SessionNews::Moved { remote } => debug!(peer = %self.peer, %remote, "the peer's end moved"),
-            SessionNews::Down { reason } => {
+            SessionNews::Moved { rung, remote } => {
+                debug!(peer = %self.peer, %rung, %remote, "the path moved")
+            }
+            SessionNews::Down { reason, .. } => {
                 debug!(peer = %self.peer, reason, "link down");
                 self.unreachable = Some(reason.clone());
                 if self.open > 0 {
@@ -208,7 +226,12 @@ impl<N: Net> Task<N> {
                     self.unreachable = Some(format!("{}: {}", failed.rung, failed.reason));
                 }
             }
+            SessionNews::Poor { rung, reason } => {
+                debug!(peer = %self.peer, %rung, reason, "the link is poor")
+            }
+            SessionNews::Suspect => debug!(peer = %self.peer, "the link does not answer"),
             SessionNews::Wanted
+            | SessionNews::Agreed(_)
             | SessionNews::RelayRtt { .. }
             | SessionNews::RelayFailed { .. }
             | SessionNews::RelaysWanted { .. } => {}

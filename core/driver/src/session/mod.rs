@@ -13,7 +13,7 @@ mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -62,6 +62,10 @@ pub(crate) enum Command<N: Net> {
         /// The relays, the best first.
         relays: Vec<Access>,
     },
+    /// The link has to show that it still works.
+    Doubt,
+    /// The host has these addresses now, and no others.
+    Network(Arc<[IpAddr]>),
     /// What a peer of another user may have dialled has changed.
     Restrict {
         /// All of it.
@@ -293,6 +297,12 @@ impl<N: Net> Task<N> {
                     core.relays(now, attempt, relays);
                 }
             }
+            Command::Doubt => {
+                if let Some(core) = &mut self.core {
+                    core.doubt(now);
+                }
+            }
+            Command::Network(addresses) => self.network_changed(now, &addresses),
             Command::Restrict { targets, end } => {
                 self.restrict(targets);
                 if end && self.leaving == Leaving::No {

@@ -1,6 +1,7 @@
 //! One link's connection: bytes read ahead, bytes not yet written.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -49,6 +50,11 @@ impl<S: StreamIo> Wire<S> {
             out: Vec::new(),
             written: 0,
         }
+    }
+
+    /// As [`StreamIo::local_addr`].
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
     }
 
     pub(super) fn woken(&mut self, read: bool) {

@@ -1,22 +1,21 @@
 //! The node's control socket: plain HTTP on a Unix socket that only its owner may use (mode 0600), so
 //! nobody has to log in. `GET /status` brings the node's status, all else is 404.
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_channel::{mpsc, oneshot};
-use futures_util::future::{poll_fn, select};
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use inp2p_core::status::Status;
 
+use crate::accept::{Accepting, until_stopped};
 use crate::compat::Compat;
-use crate::net::{ListenIo, Net};
+use crate::net::Net;
 use crate::web::http::{self, Answer, failure, json};
-use crate::web::time::{by, sleep_until};
+use crate::web::time::by;
 
 /// The place for one answer. A sender that is dropped unanswered counts as "stopping".
 pub type StatusCall = oneshot::Sender<Status>;
@@ -48,28 +47,22 @@ pub fn serve_local<N: Net>(net: &N, listener: N::Listener, status: StatusClient)
     let (running, stopped) = oneshot::channel();
     let own = net.clone();
     net.spawn("control socket", async move {
-        select(pin!(accept(&own, listener, status)), stopped).await;
+        until_stopped(stopped, accept(&own, listener, status)).await;
     });
     Local(running)
 }
 
-async fn accept<N: Net>(net: &N, mut listener: N::Listener, status: StatusClient) {
+async fn accept<N: Net>(net: &N, listener: N::Listener, status: StatusClient) {
     let open = Arc::new(AtomicUsize::new(0));
+    let mut accepting = Accepting::new(net, listener, "on the control socket");
     loop {
-        match poll_fn(|cx| listener.poll_accept(cx)).await {
-            Ok((stream, _)) => {
-                let Some(place) = Place::take(&open) else { continue };
-                let (own, status) = (net.clone(), status.clone());
-                net.spawn("control connection", async move {
-                    http::serve(&own, Compat::new(stream), |request| answer(&own, &status, request)).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections on the control socket; trying again");
-                sleep_until(net, net.now() + ACCEPT_PAUSE).await;
-            }
-        }
+        let (stream, _) = accepting.next().await;
+        let Some(place) = Place::take(&open) else { continue };
+        let (own, status) = (net.clone(), status.clone());
+        net.spawn("control connection", async move {
+            http::serve(&own, Compat::new(stream), |request| answer(&own, &status, request)).await;
+            drop(place);
+        });
     }
 }
 
@@ -109,5 +102,3 @@ impl Drop for Place {
 const MAX_CONNECTIONS: usize = 16;
 /// The control task answers within a tick.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
-/// Out of descriptors: trying again at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

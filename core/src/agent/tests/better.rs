@@ -89,7 +89,7 @@ fn a_link_that_dies_while_a_better_one_is_tried_for_is_replaced_at_once() {
         peer.up(now, Link { rung: Rung::PrivateRelay, remote, via: None }, &mut rng);
         peer.asking(now);
         peer.start(now, AttemptId([1; 16]), key(2), rungs);
-        peer.down("no answer".to_owned());
+        peer.down(now, "no answer".to_owned());
         peer.wish_due(now + secs(3))
     });
     // The other one may bring a link of any kind by itself.

@@ -34,13 +34,14 @@ pub struct ClientProof {
 impl ClientLogin {
     /// Begins a login. The bytes are the message to send, [`HELLO_REQUEST`] its request id.
     ///
-    /// With a `server_pin` no other server gets any further than this.
+    /// With a `server_pin` no other server gets any further than this. `instance` is random and one a process.
     pub fn start(
         user: UserName,
         node: NodeName,
         identity: &Identity,
         token: &Token,
         server_pin: Option<PublicKey>,
+        instance: Option<[u8; 16]>,
         rng: &mut Rng,
     ) -> (Self, Vec<u8>) {
         let mut hello = LoginHello {
@@ -50,6 +51,7 @@ impl ClientLogin {
             key: identity.public(),
             nonce: rng.bytes().into(),
             share: Default::default(),
+            instance: instance.map(Into::into),
         };
         let (client, server) = spake_identities(&hello);
         let (spake, share) = Spake2::start_a_with_rng(&password(token), &client, &server, rng);

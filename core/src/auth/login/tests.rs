@@ -55,7 +55,7 @@ impl World {
         let token = token(self.node_token.unwrap());
         let mut rng = Rng::new([3 + self.seed; 32]);
         let (user, node) = ("default".parse().unwrap(), "nodeA".parse().unwrap());
-        ClientLogin::start(user, node, &self.node, &token, self.pin, &mut rng)
+        ClientLogin::start(user, node, &self.node, &token, self.pin, None, &mut rng)
     }
 
     fn challenge(&self, hello: &[u8]) -> Result<(ServerLogin, Vec<u8>), LoginError> {
@@ -314,6 +314,7 @@ fn a_stolen_token_does_not_give_another_nodes_identity() {
         key: victim,
         nonce: [5; 32].into(),
         share: Default::default(),
+        instance: None,
     };
     let (a, b) = spake_identities(&hello);
     let (spake, share) = Spake2::start_a_with_rng(&password(&token(TOKEN)), &a, &b, Rng::new([6; 32]));

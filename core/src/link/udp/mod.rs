@@ -38,6 +38,7 @@ mod id;
 mod keys;
 mod lane;
 mod lanes;
+mod loss;
 mod packet;
 mod paths;
 pub mod probe;
@@ -51,6 +52,7 @@ use std::time::{Duration, Instant};
 pub use self::demux::{Demux, Held, Route};
 pub use self::id::{InitialId, Label, ProbeTag};
 use self::lanes::Lanes;
+use self::loss::Loss;
 pub use self::packet::Packet;
 pub use self::paths::UdpPath;
 use self::paths::{Heard, Paths};
@@ -154,6 +156,7 @@ pub struct UdpLink {
     paths: Paths,
     lanes: Lanes,
     window: Window,
+    loss: Loss,
     label: Label,
     initial: InitialId,
     role: Role,
@@ -197,6 +200,7 @@ impl UdpLink {
             paths: Paths::new(config.role, tag, key, rng.fork("probes")),
             lanes: Lanes::new(config.role),
             window: Window::new(now),
+            loss: Loss::new(now),
             label,
             initial,
             role: config.role,
@@ -292,6 +296,11 @@ impl UdpLink {
         self.quic.frames()
     }
 
+    /// How many of a hundred packets get lost, where that is so many for so long that the path had better be left.
+    pub fn loses(&self) -> Option<u8> {
+        self.loss.verdict()
+    }
+
     /// Takes a datagram that came by `socket` from `from`: QUIC's or a probe.
     pub fn datagram(&mut self, now: Instant, socket: SockId, from: SocketAddr, ecn: u8, datagram: &[u8]) {
         if let State::Ended(_) = self.state {
@@ -302,7 +311,10 @@ impl UdpLink {
             Packet::Probe => match self.paths.probe(now, path, datagram) {
                 Heard::Nothing => self.dropped += 1,
                 Heard::Peer => {}
-                Heard::Moved => self.quic.moved(now),
+                Heard::Moved => {
+                    self.quic.moved(now);
+                    self.loss.forget();
+                }
             },
             Packet::Link(label) if label == self.label => self.quic_datagram(now, path, ecn, datagram),
             Packet::Initial(id) if Some(id) == self.initial_id() => {
@@ -409,6 +421,7 @@ impl UdpLink {
     pub fn tick(&mut self, now: Instant) {
         self.quic.tick(now);
         self.paths.tick(now);
+        self.weigh(now);
         if self.window.tick(now) {
             self.quic.set_windows(self.window.get());
             self.quic.fit_lanes();
@@ -421,7 +434,16 @@ impl UdpLink {
         let judge = self.paths.current() != Some(path);
         let authentic = self.quic.datagram(now, ecn, datagram, judge);
         self.paths.heard(now, path, authentic);
+        self.weigh(now);
         self.settle();
+    }
+
+    /// Takes note of what gets lost.
+    fn weigh(&mut self, now: Instant) {
+        if self.loss.is_due(now) && self.is_up() {
+            let (sent, lost) = self.quic.sent_and_lost();
+            self.loss.observe(now, sent, lost);
+        }
     }
 
     /// Takes note of what QUIC did.

@@ -61,6 +61,14 @@ impl Quic {
         self.connection.as_ref().map(|(_, connection)| connection.rtt())
     }
 
+    /// How many packets were sent, and how many of them got lost; those that try the path's MTU apart.
+    pub(super) fn sent_and_lost(&self) -> (u64, u64) {
+        let path = self.connection.as_ref().map(|(_, connection)| connection.stats().path);
+        path.map_or((0, 0), |path| {
+            (path.sent_packets.saturating_sub(path.sent_plpmtud_probes), path.lost_packets)
+        })
+    }
+
     pub(super) fn mtu(&self) -> Option<u16> {
         self.connection.as_ref().map(|(_, connection)| connection.stats().path.current_mtu)
     }

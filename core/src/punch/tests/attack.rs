@@ -18,7 +18,7 @@ fn drain(puncher: &mut Puncher) -> Vec<Action> {
 fn drain_all(puncher: &mut Puncher, now: Instant) -> Vec<Action> {
     let mut all = Vec::new();
     while let Some(action) = puncher.poll_action() {
-        if action == Action::Open {
+        if matches!(action, Action::Open(_)) {
             puncher.handle(now, Input::Opened(Some(SockId(u32::try_from(all.len()).unwrap() + 1))));
         }
         all.push(action);
@@ -101,7 +101,7 @@ fn a_request_that_was_caught_and_sent_on_leads_to_a_handful_of_datagrams() {
                     assert!(limit.is_some());
                     true
                 }
-                Action::Open | Action::Close(_) | Action::GaveUp(_) => false,
+                Action::Open(_) | Action::Close(_) | Action::GaveUp(_) => false,
             })
             .collect();
         to_victims += sends(&victim);

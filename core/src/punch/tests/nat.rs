@@ -70,6 +70,8 @@ impl Kind {
 pub(crate) struct Nat {
     pub(crate) kind: Kind,
     pub(crate) ip: IpAddr,
+    /// Inside ports that were chosen.
+    bound: BTreeMap<SockId, u16>,
     /// By inside socket and whom the mapping is for.
     mappings: BTreeMap<(SockId, Option<SocketAddr>), u16>,
     /// Outside port and who was written to from there.
@@ -85,6 +87,7 @@ impl Nat {
         let mut nat = Self {
             kind,
             ip: IpAddr::from(ip),
+            bound: BTreeMap::new(),
             mappings: BTreeMap::new(),
             sessions: BTreeSet::new(),
             early: BTreeSet::new(),
@@ -100,6 +103,11 @@ impl Nat {
         SocketAddr::new(self.ip, *self.mappings.values().next().unwrap())
     }
 
+    /// A socket behind it has this port, or any.
+    pub(crate) fn bind(&mut self, socket: SockId, port: Option<u16>) {
+        self.bound.extend(port.map(|port| (socket, port)));
+    }
+
     /// The outside address of what leaves.
     pub(crate) fn outbound(&mut self, socket: SockId, to: SocketAddr) -> SocketAddr {
         let scope = match self.kind.mapping {
@@ -107,7 +115,8 @@ impl Nat {
             ByAddress => Some(SocketAddr::new(to.ip(), 0)),
             _ => Some(to),
         };
-        let inside = 40_000 + u16::try_from(socket.0).unwrap();
+        let any = 40_000 + u16::try_from(socket.0).unwrap();
+        let inside = self.bound.get(&socket).copied().unwrap_or(any);
         let keeps = self.kind.choice == Choice::Keep;
         // Netfilter shares a port where the peers tell the mappings apart; one that came early is in the way.
         let moved = keeps && self.early.contains(&(inside, to));

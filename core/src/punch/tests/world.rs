@@ -200,9 +200,10 @@ impl World {
         while let Some(action) = self.nodes[side].puncher.as_mut().and_then(Puncher::poll_action) {
             let node = &mut self.nodes[side];
             match action {
-                Action::Open => {
+                Action::Open(port) => {
                     node.next_socket += 1;
                     let socket = SockId(node.next_socket);
+                    node.nat.bind(socket, port);
                     let there = node.open.len() <= self.sockets;
                     if there {
                         node.open.insert(socket);

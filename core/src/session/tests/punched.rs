@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::wiring::{deliver, route, unroute};
 use super::*;
-use crate::link::udp::{Demux, Route};
+use crate::link::udp::Demux;
 use crate::nat::NatReport;
 use crate::path::CandidateKind;
 use crate::punch::tests::nat::{CONE, FULL_CONE, Kind, LINUX, MAIN, Nat, REGULAR, SYMMETRIC};
@@ -122,10 +123,7 @@ impl World {
         else {
             return;
         };
-        if let Route::Probe(link) | Route::Quic(link) = end.demux.route(now, socket, from, 0, bytes) {
-            end.session.datagram(now, link, socket, from, 0, bytes);
-            end.session.digest(now);
-        }
+        deliver(&mut end.session, &mut end.demux, now, (socket, from), bytes);
     }
 
     fn turn(&mut self, at: usize) -> bool {
@@ -151,23 +149,17 @@ impl World {
         let end = &mut self.ends[at];
         match action {
             Action::Dial { link, .. } => end.session.closed(now, link, "connection refused"),
-            Action::Route(route) => {
-                end.demux.add_tag(route.tag, route.link);
-                for held in end.demux.add_link(route.label, route.initial, route.link) {
-                    end.session.datagram(now, route.link, held.socket, held.from, held.ecn, &held.bytes);
-                }
-                end.session.digest(now);
-            }
+            Action::Route(added) => route(&mut end.session, &mut end.demux, now, added),
             Action::Unroute { route, farewell } => {
-                end.demux.remove_link(route.label, route.initial);
-                end.demux.remove_tag(route.tag);
+                unroute(&mut end.demux, route);
                 if let Some((sent, bytes)) = farewell {
                     self.send(at, sent, bytes);
                 }
             }
-            Action::OpenSocket { link } => {
+            Action::OpenSocket { link, port } => {
                 end.next_socket += 1;
                 let socket = SockId(end.next_socket);
+                end.nat.bind(socket, port);
                 end.sockets.insert(socket);
                 end.most = end.most.max(end.sockets.len() - 1);
                 end.session.opened(now, link, Some(socket));

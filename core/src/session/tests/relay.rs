@@ -164,7 +164,7 @@ impl World {
                             None => self.dial(at, link, relay),
                         }
                     }
-                    Action::OpenSocket { link } => self.sessions[at].opened(self.now, link, None),
+                    Action::OpenSocket { link, .. } => self.sessions[at].opened(self.now, link, None),
                     Action::CloseSocket(_) => {}
                     Action::DialServer { link } => {
                         let server = self.relays.iter().position(|relay| relay.tier == Tier::Server);

@@ -485,7 +485,8 @@ fn a_relay_answers_as_a_server_does_but_proves_nothing() {
     // Neither a proof, nor another port, nor anything longer than what was asked.
     for ask in [Ask::Proof, Ask::OtherPort] {
         let (bytes, answer) = relays_answer(&client::request(TRANSACTION, ask), &arrival).unwrap();
-        assert_eq!((bytes.len(), answer.change, answer.to), (32, Change::default(), arrival.source));
+        // The address, and a fingerprint as the request had one.
+        assert_eq!((bytes.len(), answer.change, answer.to), (40, Change::default(), arrival.source));
     }
     let proof = ProofKey::new([9; 32]).prove(Transport::Udp, SOURCE.parse().unwrap(), arrival.unix);
     assert!(relays_answer(&client::request(TRANSACTION, Ask::ReturnTo(32853, proof)), &arrival).is_none());
@@ -503,7 +504,7 @@ fn a_relay_answers_as_a_server_does_but_proves_nothing() {
 
 #[test]
 fn a_relay_answers_to_another_port_of_the_same_address_when_it_is_at_ease() {
-    for (source, length) in [(SOURCE, 32), (SOURCE_V6, 44)] {
+    for (source, length) in [(SOURCE, 40), (SOURCE_V6, 52)] {
         let arrival = arrival(Transport::Udp, source);
         let request = client::request(TRANSACTION, Ask::ToPort(4001));
         let (bytes, answer) = relays_answer(&request, &arrival).unwrap();

@@ -155,11 +155,12 @@ proptest! {
         request: u32, user in user(), node in node(), key in key(), nonce in bytes(), share in share(),
         versions in prop::collection::vec(any::<u8>(), 0..=MAX_VERSIONS),
         version: u8, signature in bytes(), mac in bytes(), observed in address(), server_time_ms: u64,
-        heartbeat_ms: u64, software in short(), udp: [u16; 2], tcp: [u16; 2], has_stun: bool,
-        stun_relays in prop::collection::vec(address(), 0..=MAX_STUN_RELAYS),
+        heartbeat_ms: u64, software in short(), instance in prop::option::of(bytes()), udp: [u16; 2],
+        tcp: [u16; 2], has_stun: bool, stun_relays in prop::collection::vec(address(), 0..=MAX_STUN_RELAYS),
     ) {
         let stun = has_stun.then_some(StunPorts { udp, tcp });
-        survives(request, &LoginHello { versions, user, node, key, nonce, share: share.clone() });
+        let share_a = share.clone();
+        survives(request, &LoginHello { versions, user, node, key, nonce, share: share_a, instance });
         survives(request, &LoginChallenge { version, key, nonce, share, signature });
         survives(request, &LoginProof { mac, signature });
         survives(request, &HeartbeatReply { server_time_ms, stun_relays: stun_relays.clone() });

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! sim sweep SEEDS [FIRST]     runs so many seeds on all processors; ends with one line `hash HEX`
+//! sim deaths SEEDS [FIRST]    runs so many flows whose links die, and says how long they stand still
 //! sim replay SEED|'SCENARIO'  runs one and shows all that happened
 //! sim shrink SEED             makes a scenario that fails as small as it can be
 //! sim punching SEEDS          how often and how soon each pair of NATs is punched, over so many seeds
@@ -12,6 +13,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the result is for people")]
 
+mod deaths;
 mod pairs;
 mod punching;
 
@@ -32,17 +34,22 @@ fn main() -> ExitCode {
     let done = match words[..] {
         ["sweep", count] => number(count).map(|count| sweep(0, count)),
         ["sweep", count, first] => number(count).and_then(|count| Ok(sweep(number(first)?, count))),
+        ["deaths", count] => number(count).map(|count| deaths::sweep(0, count, judged)),
+        ["deaths", count, first] => {
+            number(count).and_then(|count| Ok(deaths::sweep(number(first)?, count, judged)))
+        }
         ["replay", what] => scenario(what).map(|scenario| replay(&scenario)),
         ["punching", seeds] => number(seeds).map(punching::punching),
         ["meet", what] => scenario(what).map(|scenario| meet(&scenario)),
         ["shrink", seed] => number(seed).map(shrink),
         ["nat-table", page] => pairs::write(page),
         ["nat-table-check", page] => pairs::check(page),
-        _ => Err(
-            "usage: sim sweep SEEDS [FIRST] | replay SEED|SCENARIO | shrink SEED | punching SEEDS | meet SCENARIO \
+        _ => {
+            Err("usage: sim sweep SEEDS [FIRST] | deaths SEEDS [FIRST] | replay SEED|SCENARIO | shrink SEED \
+             | punching SEEDS | meet SCENARIO \
              | nat-table[-check] FILE"
-                .to_owned(),
-        ),
+                .to_owned())
+        }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

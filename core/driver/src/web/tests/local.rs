@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use inp2p_core::status::{RelayStatus, ServerStatus, Status};
+use inp2p_core::status::{RelayStatus, Status};
 
 use super::*;
 use crate::web::{StatusClient, serve_local};
@@ -13,20 +13,8 @@ fn status() -> Status {
         node: "nodeA".to_owned(),
         key: "07".repeat(32),
         runtime: "tokio".to_owned(),
-        server: ServerStatus::default(),
-        nat: Default::default(),
-        peers: Vec::new(),
-        forwards: Vec::new(),
-        relay: RelayStatus {
-            enabled: false,
-            super_relay: false,
-            port: 27185,
-            reachable: false,
-            reason: None,
-            sessions: 0,
-            bytes: 0,
-            limit_mbps: 10,
-        },
+        relay: RelayStatus { port: 27185, limit_mbps: 10, ..Default::default() },
+        ..Default::default()
     }
 }
 

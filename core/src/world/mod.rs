@@ -2,24 +2,27 @@
 //! time. It plays the driver: opens and loses connections, carries messages with a delay, keeps the saved
 //! files, and has the sessions of two nodes find a link when both were given the same attempt.
 
+mod raw;
+mod setup;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use raw::Raw;
+pub(crate) use setup::{Setup, identity, key, proofs};
+
+use crate::agent::Agent;
 use crate::agent::io::{Action as AgentAction, Exit, Input as AgentInput, SessionNews};
-use crate::agent::{Agent, AgentConfig, PushPolicy};
-use crate::auth::login::ClientLogin;
-use crate::auth::{Identity, SecureChannel, Token};
+use crate::auth::{Identity, Token};
 use crate::ids::{AttemptId, ConnId, PeerName, PublicKey, UserName};
-use crate::path::{Outcome, Rung, RungSet, Verdict};
+use crate::path::{Outcome, Rung, Verdict};
 use crate::relay::Access;
 use crate::rng::Rng;
 use crate::server::io::{Action as ServerAction, AdminError, AdminReply, AdminRequest, Input as ServerInput};
 use crate::server::{SECRETS_FILE, SHARES_FILE, Saved, Server, ServerConfig};
 use crate::session::Attempt;
-use crate::stun::proof::ProofKey;
-use crate::wire::encode;
-use crate::wire::message::{Message, RelayReport, RelaySecrets, Targets, kind};
+use crate::wire::message::{RelaySecrets, Targets};
 
 /// One way through the network.
 pub(crate) const DELAY: Duration = Duration::from_millis(20);
@@ -68,12 +71,6 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
 }
 
-#[derive(Default)]
-pub(crate) struct Raw {
-    pub(crate) received: Vec<Vec<u8>>,
-    pub(crate) closed: Option<(u16, &'static str)>,
-}
-
 /// One agent and what its driver knows.
 pub(crate) struct Node {
     pub(crate) name: &'static str,
@@ -114,90 +111,6 @@ enum Event {
     Linked(usize, PeerName),
     RelayChecked(u64, Result<Duration, String>),
     StunChecked(u64, Vec<SocketAddr>),
-}
-
-/// An agent's configuration, in a few words.
-pub(crate) struct Setup {
-    pub(crate) name: &'static str,
-    pub(crate) key: u8,
-    pub(crate) token: &'static str,
-    pub(crate) user: &'static str,
-    pub(crate) forwards: Vec<&'static str>,
-    pub(crate) push: PushPolicy,
-    pub(crate) server_pin: Option<PublicKey>,
-    pub(crate) peer_pins: Vec<(&'static str, PublicKey)>,
-    pub(crate) pins: Option<Vec<u8>>,
-    pub(crate) address: &'static str,
-    pub(crate) rungs: RungSet,
-    pub(crate) relay: Option<RelayReport>,
-}
-
-impl Setup {
-    pub(crate) fn new(name: &'static str, key: u8) -> Self {
-        Self {
-            name,
-            key,
-            token: "12345678",
-            user: "default",
-            forwards: Vec::new(),
-            push: PushPolicy::default(),
-            server_pin: None,
-            peer_pins: Vec::new(),
-            pins: None,
-            address: "198.51.100.7",
-            rungs: RungSet::ALL,
-            relay: None,
-        }
-    }
-
-    pub(crate) fn forward(mut self, rule: &'static str) -> Self {
-        self.forwards.push(rule);
-        self
-    }
-
-    pub(crate) fn config(&self) -> AgentConfig {
-        AgentConfig {
-            node: self.name.parse().unwrap(),
-            user: self.user.parse().unwrap(),
-            token: token(self.token),
-            identity: identity(self.key),
-            server_pin: self.server_pin,
-            peer_pins: self.peer_pins.iter().map(|(peer, key)| (peer.parse().unwrap(), *key)).collect(),
-            forwards: self.forwards.iter().map(|rule| rule.parse().unwrap()).collect(),
-            push: self.push,
-            rungs: self.rungs,
-            software: "0.1.0".to_owned(),
-            platform: "linux x86_64".to_owned(),
-            runtime: "test".to_owned(),
-            server_address: "server:27183".to_owned(),
-            tls: true,
-            stun_udp: [None; 2],
-            stun_tcp: [None; 2],
-            relay: crate::status::RelayStatus {
-                enabled: self.relay.is_some(),
-                super_relay: self.relay.is_some_and(|relay| relay.super_relay),
-                port: self.relay.map_or(0, |relay| relay.port),
-                reachable: false,
-                reason: None,
-                sessions: 0,
-                bytes: 0,
-                limit_mbps: 0,
-            },
-        }
-    }
-}
-
-pub(crate) fn identity(key: u8) -> Identity {
-    Identity::from_seed([key; 32])
-}
-
-/// Under which the STUN ports prove what they see.
-pub(crate) fn proofs() -> ProofKey {
-    ProofKey::new([77; 32])
-}
-
-pub(crate) fn key(of: u8) -> PublicKey {
-    identity(of).public()
 }
 
 impl World {
@@ -336,79 +249,6 @@ impl World {
             self.at(self.now, Event::ServerClosed(conn));
             self.cut_from_server(conn, "network unreachable");
         }
-    }
-
-    /// A connection of the test's own.
-    pub(crate) fn connect_raw(&mut self, from: &str) -> ConnId {
-        let conn = ConnId(1_000_000 + self.next_seq());
-        self.wires.insert(conn, Wire { owner: None });
-        self.raw.insert(conn, Raw::default());
-        let remote = SocketAddr::new(from.parse().unwrap(), 5000);
-        self.tell_server(ServerInput::Opened { conn, remote });
-        conn
-    }
-
-    /// Sends a message as it is, and gives what has come back.
-    pub(crate) fn send_raw(&mut self, conn: ConnId, message: &[u8]) -> &mut Raw {
-        self.tell_server(ServerInput::Received { conn, message });
-        self.raw.get_mut(&conn).unwrap()
-    }
-
-    pub(crate) fn raw(&mut self, conn: ConnId) -> &mut Raw {
-        self.raw.get_mut(&conn).unwrap()
-    }
-
-    /// Logs a connection of the test's own in; `Err` with the last message if the server does not want it.
-    pub(crate) fn log_in_raw(
-        &mut self,
-        from: &str,
-        who: (&str, u8, &str),
-    ) -> Result<(ConnId, SecureChannel), String> {
-        self.log_in_raw_as(from, UserName::default().as_str(), who)
-    }
-
-    /// The same as a node of that user.
-    pub(crate) fn log_in_raw_as(
-        &mut self,
-        from: &str,
-        user: &str,
-        (node, key, given): (&str, u8, &str),
-    ) -> Result<(ConnId, SecureChannel), String> {
-        let conn = self.connect_raw(from);
-        let identity = identity(key);
-        let (user, node) = (user.parse().unwrap(), node.parse().unwrap());
-        let (login, hello) = ClientLogin::start(user, node, &identity, &token(given), None, &mut self.rng);
-        let answer = self.send_raw(conn, &hello).received.pop().ok_or("turned away")?;
-        let (proof, message) = login.challenge(&answer, &identity).map_err(|error| error.to_string())?;
-        let raw = self.send_raw(conn, &message);
-        let answer = raw.received.pop().ok_or("no answer")?;
-        let (channel, _, _) = proof.done(&answer).map_err(|error| error.to_string())?;
-        Ok((conn, channel))
-    }
-
-    /// Sends a sealed message and opens what has come since.
-    pub(crate) fn ask_raw(
-        &mut self,
-        (conn, channel): &mut (ConnId, SecureChannel),
-        message: &[u8],
-    ) -> Vec<Vec<u8>> {
-        let sealed = channel.sealer.seal(message);
-        let received = std::mem::take(&mut self.send_raw(*conn, &sealed).received);
-        received.iter().map(|message| channel.opener.open(message).unwrap()).collect()
-    }
-
-    /// Sends a request and gives its answer, whose request id must be the same.
-    pub(crate) fn request_raw<R: Message>(
-        &mut self,
-        raw: &mut (ConnId, SecureChannel),
-        request: &R,
-    ) -> Vec<u8> {
-        let answers = self.ask_raw(raw, &encode(77, request));
-        let ours = |plain: &&Vec<u8>| {
-            let envelope = crate::wire::Envelope::parse(plain).unwrap();
-            envelope.request == 77 && envelope.kind & kind::REPLY != 0
-        };
-        answers.iter().find(ours).expect("every request is answered").clone()
     }
 
     /// Lets time pass.
@@ -580,6 +420,8 @@ impl World {
             AgentAction::StunRelays(relays) => self.nodes[node].stun_relays = relays,
             AgentAction::Unreachable { peer, reason } => self.nodes[node].unreachable.push((peer, reason)),
             AgentAction::Save { content, .. } => self.nodes[node].pins = Some(content),
+            // The links of this world never fail by themselves.
+            AgentAction::Doubt { .. } | AgentAction::Expect(_) => {}
             AgentAction::Offers { peer, relays, .. } => self.nodes[node].offers.push((peer, relays)),
             AgentAction::Restrict { peer, targets, end } => {
                 self.nodes[node].restricted.push((peer, targets, end));

@@ -1,7 +1,11 @@
 //! The node's control task: it owns the agent's machine, does what it asks, and tells it what came of it.
 //! Sessions, forwards and the signalling connection have tasks of their own.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod forwards;
+mod sessions;
+mod status;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future as _, poll_fn};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -10,11 +14,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use forwards::Forward;
 use futures_channel::{mpsc, oneshot};
 use futures_util::{SinkExt as _, StreamExt as _};
-use inp2p_core::agent::io::{Action, Exit, Input};
+use inp2p_core::agent::io::{Action, Exit, Input, SessionNews};
 use inp2p_core::agent::{Agent, PINS_FILE};
-use inp2p_core::ids::{ConnId, PeerName};
+use inp2p_core::ids::{AttemptId, ConnId, PeerName};
 use inp2p_core::link::LinkKeys;
 use inp2p_core::nat;
 use inp2p_core::rng::Rng;
@@ -22,17 +27,16 @@ use inp2p_core::status::Status;
 use inp2p_core::time::WallClock;
 use inp2p_core::tunnel::ForwardRule;
 use inp2p_core::wire::message::StunPorts;
-use tracing::{debug, error, info, warn};
+use sessions::Entry;
+use tracing::{debug, error, info};
 
 use crate::DUE;
-use crate::forward;
-use crate::meter::{ForwardMeter, SessionMeter};
-use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _};
+use crate::net::{ListenIo as _, Net, Store, TcpConfig, TimerIo as _, UdpIo as _, is_lost};
 use crate::peers::{self, Registry};
 use crate::port::Port;
 use crate::prober::{Probing, Told};
 use crate::service::Service;
-use crate::session::{self, Command, Common, News, Origin};
+use crate::session::{Command, Common, News};
 use crate::setup::{AgentSetup, StartError};
 use crate::web::{self, Local, Signal, SignalEvent, SignalServer, StatusCall, StatusClient, tls};
 
@@ -130,9 +134,10 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         }
     };
 
-    let (udp, stun, port_guard) = Port::start(&net, socket, service.is_some());
+    let (called_in, called) = mpsc::channel(CALLS);
+    let (udp, stun, port_guard) = Port::start(&net, socket, service.is_some(), called_in.clone());
     let probing = Probing::start(&net, &udp, stun, port);
-    let registry = Registry::new();
+    let registry = Registry::new(called_in);
     let (peers_guard, peers_stop) = oneshot::channel();
     net.spawn("peers", peers::run(net.clone(), listener, Arc::clone(&registry), peers_stop));
     let (stop, stopped) = mpsc::unbounded();
@@ -169,6 +174,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
         news,
         internal_in,
         internal,
+        called,
         statuses: [statuses, local_status],
         stopped: Some(stopped),
         leaving: None,
@@ -210,6 +216,8 @@ struct Control<N: Net> {
     news: mpsc::Receiver<News>,
     internal_in: mpsc::Sender<Internal>,
     internal: mpsc::Receiver<Internal>,
+    /// Attempts that peers have begun without the server.
+    called: mpsc::Receiver<AttemptId>,
     statuses: [mpsc::Receiver<StatusCall>; 2],
     /// None once told to stop.
     stopped: Option<mpsc::UnboundedReceiver<()>>,
@@ -228,42 +236,6 @@ struct Control<N: Net> {
 enum Internal {
     /// What came of a signalling connection.
     Signal(ConnId, Result<Signal, String>),
-}
-
-struct Entry<N: Net> {
-    commands: mpsc::Sender<Command<N>>,
-    /// Commands that it was too busy to take.
-    backlog: VecDeque<Command<N>>,
-    meter: Arc<SessionMeter>,
-    /// Ends when the session does.
-    ended: oneshot::Receiver<()>,
-}
-
-impl<N: Net> Entry<N> {
-    fn send(&mut self, command: Command<N>) {
-        if self.backlog.is_empty() {
-            match self.commands.try_send(command) {
-                Ok(()) => {}
-                Err(error) if error.is_full() => self.backlog.push_back(error.into_inner()),
-                // It has ended, because the node is stopping.
-                Err(_) => {}
-            }
-        } else {
-            self.backlog.push_back(command);
-        }
-        if self.backlog.len() > BACKLOG {
-            // The oldest attempts are over by now.
-            self.backlog.pop_front();
-        }
-    }
-}
-
-struct Forward {
-    meter: Arc<ForwardMeter>,
-    /// Dropped to stop listening; none where it does not listen.
-    listening: Option<oneshot::Sender<()>>,
-    /// Ends when the listener is closed.
-    ended: Option<oneshot::Receiver<()>>,
 }
 
 impl<N: Net> Control<N> {
@@ -287,7 +259,15 @@ impl<N: Net> Control<N> {
             worked |= self.hear_signal(now, cx);
             if let Poll::Ready(Some((peer, event))) = self.news.poll_next_unpin(cx) {
                 worked = true;
+                if matches!(event, SessionNews::Suspect | SessionNews::Down { .. }) {
+                    // Perhaps it is this host's own network that has changed.
+                    self.next_look = now;
+                }
                 self.agent.handle(now, Input::Session { peer: &peer, event });
+            }
+            if let Poll::Ready(Some(attempt)) = self.called.poll_next_unpin(cx) {
+                worked = true;
+                self.agent.handle(now, Input::Called { attempt });
             }
             if let Poll::Ready(report) = self.probing.poll_report(cx) {
                 worked = true;
@@ -364,13 +344,29 @@ impl<N: Net> Control<N> {
                 addresses.dedup();
                 if addresses != self.interfaces {
                     self.interfaces = addresses;
-                    self.agent.handle(now, Input::Interfaces(&self.interfaces));
-                    self.probing.tell(Told::Network(self.interfaces.clone()));
+                    self.network_changed(now);
                 }
             }
             Err(error) => debug!(%error, "cannot read the interfaces"),
         }
         true
+    }
+
+    fn network_changed(&mut self, now: Instant) {
+        let addresses: Arc<[IpAddr]> = self.interfaces.as_slice().into();
+        for entry in self.sessions.values_mut() {
+            entry.send(Command::Network(Arc::clone(&addresses)));
+        }
+        // Nobody says that a connection from an address that is gone is dead.
+        let lost = |signal: &Signal| is_lost(&self.interfaces, signal.local.ip());
+        if let Some((conn, _)) = self.signal.take_if(|(_, signal)| signal.as_ref().is_some_and(lost)) {
+            self.probing.tell(Told::Signalling(false));
+            let reason = "this host has lost the address it was connected from";
+            self.agent.handle(now, Input::SignalClosed { conn, reason });
+        }
+        // Behind that, so that nothing is asked over a dead connection.
+        self.agent.handle(now, Input::Interfaces(&self.interfaces));
+        self.probing.tell(Told::Network(self.interfaces.clone()));
     }
 
     /// Does what had to wait: commands for sessions that were busy, and forwards whose port was in use.
@@ -481,6 +477,11 @@ impl<N: Net> Control<N> {
                         self.registry.add(id, &commands);
                     }
                 }
+                Action::Expect(expected) => {
+                    self.registry.expect(&expected);
+                    self.port.expect(&expected);
+                }
+                Action::Doubt { peer } => self.command(&peer, Command::Doubt),
                 Action::Offers { peer, attempt, relays } => {
                     self.command(&peer, Command::Offers { attempt, relays });
                 }
@@ -519,116 +520,6 @@ impl<N: Net> Control<N> {
             let _ = internal.send(Internal::Signal(conn, opened)).await;
         });
     }
-
-    fn listen(&mut self, now: Instant, rule: &ForwardRule) {
-        let Some(commands) = self.session(&rule.peer) else {
-            let result = Err("too many peers".to_owned());
-            return self.agent.handle(now, Input::Forward { name: &rule.name, result });
-        };
-        let config = TcpConfig { local: Some(rule.listen), ..TcpConfig::default() };
-        let listener = self.net.listen(&config).and_then(|listener| Ok((listener.local_addr()?, listener)));
-        let (guard, result) = match listener {
-            Ok((address, listener)) => {
-                let (guard, stop) = oneshot::channel();
-                let meter = Arc::new(ForwardMeter::default());
-                let origin = Origin { target: rule.target.as_str().into(), meter: Arc::clone(&meter) };
-                let task = forward::run(self.net.clone(), listener, origin, commands, stop);
-                let (end, ended) = oneshot::channel::<()>();
-                self.net.spawn("forward", async move {
-                    task.await;
-                    drop(end);
-                });
-                (Forward { meter, listening: Some(guard), ended: Some(ended) }, Ok(address))
-            }
-            Err(error) => {
-                warn!(forward = rule.name, %error, "cannot listen");
-                let reason = format!("cannot listen on {}: {error}", rule.listen);
-                (Forward { meter: Arc::default(), listening: None, ended: None }, Err(reason))
-            }
-        };
-        self.forwards.insert(rule.name.clone(), guard);
-        self.agent.handle(now, Input::Forward { name: &rule.name, result });
-    }
-
-    /// The session with a peer, made if there is none.
-    fn session(&mut self, peer: &PeerName) -> Option<mpsc::Sender<Command<N>>> {
-        if let Some(entry) = self.sessions.get(peer) {
-            return Some(entry.commands.clone());
-        }
-        if self.sessions.len() >= SESSIONS && !self.evict() {
-            warn!(%peer, "no session: this node has too many");
-            return None;
-        }
-        self.next_session += 1;
-        let (commands, queue) = mpsc::channel(session::COMMANDS);
-        let (end, ended) = oneshot::channel();
-        let meter = Arc::new(SessionMeter::default());
-        let task = session::run(
-            self.net.clone(),
-            peer.clone(),
-            self.next_session,
-            (Arc::clone(&self.common), self.port.clone()),
-            (commands.clone(), queue),
-            self.news_in.clone(),
-            Arc::clone(&meter),
-        );
-        self.net.spawn("session", async move {
-            task.await;
-            drop(end);
-        });
-        self.sessions.insert(
-            peer.clone(),
-            Entry { commands: commands.clone(), backlog: VecDeque::new(), meter, ended },
-        );
-        if let Some(every) = self.keepalive {
-            self.command(peer, Command::Keepalive(every));
-        }
-        Some(commands)
-    }
-
-    fn command(&mut self, peer: &PeerName, command: Command<N>) {
-        if let Some(entry) = self.sessions.get_mut(peer) {
-            entry.send(command);
-        }
-    }
-
-    /// Makes room for another session: ends one that the agent has no use for any more.
-    fn evict(&mut self) -> bool {
-        let known: BTreeSet<String> = self.agent.status().peers.into_iter().map(|peer| peer.node).collect();
-        let Some(peer) = self.sessions.keys().find(|peer| !known.contains(&peer.to_string())).cloned() else {
-            return false;
-        };
-        if let Some(mut entry) = self.sessions.remove(&peer) {
-            entry.send(Command::Leave);
-        }
-        true
-    }
-
-    fn status(&self) -> Status {
-        let mut status = self.agent.status();
-        for peer in &mut status.peers {
-            let entry = peer.node.parse().ok().and_then(|name: PeerName| self.sessions.get(&name));
-            if let Some(entry) = entry {
-                (peer.bytes_sent, peer.bytes_received, peer.streams, peer.switches) = entry.meter.read();
-                if peer.rung.is_some() {
-                    peer.rtt_ms = entry.meter.rtt_ms();
-                }
-            }
-        }
-        if let Some(service) = &self.service {
-            let load = service.load();
-            (status.relay.sessions, status.relay.bytes) = (load.sessions.into(), load.bytes);
-        }
-        for forward in &mut status.forwards {
-            if let Some(running) = self.forwards.get(&forward.name) {
-                let error;
-                (forward.active, forward.total, forward.bytes_sent, forward.bytes_received, error) =
-                    running.meter.read();
-                forward.error = forward.error.take().or(error);
-            }
-        }
-        status
-    }
 }
 
 impl<N: Net> Drop for Control<N> {
@@ -648,8 +539,9 @@ fn bind_udp<N: Net>(net: &N, port: u16, any: bool) -> std::io::Result<N::Udp> {
     }
 }
 
-/// How often the interfaces are looked at: a change of network is felt within that time.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often the interfaces are looked at: a change of network is felt within that time, or when a link does not
+/// answer.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long sessions have to end; a second is left for the goodbye to the server, of ten in all.
 const LEAVE: Duration = Duration::from_millis(8500);
@@ -660,11 +552,8 @@ const NEWS: usize = 256;
 /// Results of this task's own helpers: one signalling connection is opened at a time.
 const INTERNAL: usize = 4;
 
-/// Commands that wait for a busy session: attempts, which are worth nothing after some seconds.
-const BACKLOG: usize = 64;
-
-/// Sessions of one node: as many peers as it may name to the server.
-const SESSIONS: usize = 1024;
+/// Attempts that peers have begun without the server, and that this task has yet to begin.
+const CALLS: usize = 16;
 
 /// Inputs that are handled before other tasks of the thread have their turn.
 const TURNS: usize = 64;
