@@ -1,13 +1,13 @@
 //! How many STUN requests a second one core of the server answers: the real program, real sockets, loopback.
 //!
-//! Clients in this process keep many requests under way on many sockets, each request a datagram of its own,
-//! and check every answer. The figure that counts is answers by second of processor time that `inp2ps` used:
-//! on a machine whose other cores are free the server reaches it on the clock too. Asked for with and without
+//! A thread of this process keeps many requests under way on many sockets, each request a datagram of its own,
+//! and checks every answer. The figures are answers by second of processor time that `inp2ps` used, and of the
+//! clock: on a machine with a second core that is free the two come near each other. Asked for with and without
 //! a proof (an HMAC an answer), since nodes ask for one and the rest of the world does not.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failed measurement panics, and it prints")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use inp2p_core::stun::client::{Ask, Message, Transaction, read, request};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 
 fn main() {
     let folder = std::env::temp_dir().join(format!("inp2p-{}-bench-stun", std::process::id()));
@@ -36,9 +37,7 @@ fn main() {
 fn measure(server: &Server, port: SocketAddr, ask: Option<Ask>) -> (f64, f64, f64) {
     let (stop, answers) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        for _ in 0..CLIENTS {
-            scope.spawn(|| client(port, ask, &stop, &answers));
-        }
+        scope.spawn(|| client(port, ask, &stop, &answers));
         thread::sleep(WARM_UP);
         let before = (answers.load(Ordering::Relaxed), Instant::now(), server.processor());
         thread::sleep(MEASURED);
@@ -49,24 +48,67 @@ fn measure(server: &Server, port: SocketAddr, ask: Option<Ask>) -> (f64, f64, f6
     })
 }
 
-/// Keeps a window of requests under way on each of its sockets.
+/// Keeps a window of requests under way on each of its sockets. It never sleeps, and takes answers by the batch, so
+/// that the server's queue does not run empty where each of the two has a processor.
 fn client(server: SocketAddr, ask: Option<Ask>, stop: &AtomicBool, answers: &AtomicU64) {
-    let sockets: Vec<_> = (0..SOCKETS).map(|_| socket(server)).collect();
-    let requests: Vec<Vec<u8>> = (0..WINDOW).map(|id| wire([id; 12], ask)).collect();
-    let mut buffer = [0; 256];
+    let mut sockets: Vec<_> = (0..SOCKETS).map(|_| Asking::new(server)).collect();
+    let request = wire([7; 12], ask);
+    let mut buffers = vec![[0; 2048]; BATCH_SIZE];
     while !stop.load(Ordering::Relaxed) {
-        for socket in &sockets {
-            requests.iter().for_each(|request| drop(socket.send(request)));
+        for socket in &mut sockets {
+            let heard = socket.hear(&mut buffers, ask.is_some());
+            answers.fetch_add(heard as u64, Ordering::Relaxed);
+            socket.ask(&request);
         }
-        for socket in &sockets {
-            for _ in 0..WINDOW {
-                // What is lost is over with its turn.
-                let Ok(length) = socket.recv(&mut buffer) else { break };
-                let Some(Message::Answer(_, Ok(seen))) = read(&buffer[..length]) else { panic!("no answer") };
-                assert_eq!(seen.mapped, socket.local_addr().unwrap());
-                assert_eq!(seen.proof.is_some(), ask.is_some());
-                answers.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A client's socket.
+struct Asking {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    own: SocketAddr,
+    under_way: usize,
+    heard: Instant,
+}
+
+impl Asking {
+    fn new(server: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(server).unwrap();
+        let state = UdpSocketState::new((&socket).into()).unwrap();
+        let own = socket.local_addr().unwrap();
+        Self { socket, state, own, under_way: 0, heard: Instant::now() }
+    }
+
+    /// Checks the answers that are there; how many.
+    fn hear(&mut self, buffers: &mut [[u8; 2048]], proven: bool) -> usize {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+        let Ok(filled) = self.state.recv((&self.socket).into(), &mut slices, &mut metas) else {
+            if self.heard.elapsed() > PATIENCE {
+                // What is lost is over.
+                (self.under_way, self.heard) = (0, Instant::now());
             }
+            return 0;
+        };
+        let mut answers = 0;
+        for (meta, buffer) in metas.iter().zip(&slices).take(filled) {
+            for answer in buffer[..meta.len].chunks(meta.stride) {
+                let Some(Message::Answer(_, Ok(seen))) = read(answer) else { panic!("no answer") };
+                assert_eq!(seen.mapped, self.own);
+                assert_eq!(seen.proof.is_some(), proven);
+                answers += 1;
+            }
+        }
+        self.under_way = self.under_way.saturating_sub(answers);
+        self.heard = Instant::now();
+        answers
+    }
+
+    fn ask(&mut self, request: &[u8]) {
+        while self.under_way < WINDOW && self.socket.send(request).is_ok() {
+            self.under_way += 1;
         }
     }
 }
@@ -76,13 +118,6 @@ fn wire(transaction: Transaction, ask: Option<Ask>) -> Vec<u8> {
         Some(ask) => request(transaction, ask),
         None => [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &transaction].concat(),
     }
-}
-
-fn socket(server: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(server).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-    socket
 }
 
 /// The program, which is killed when this is dropped.
@@ -138,11 +173,12 @@ impl Drop for Server {
     }
 }
 
-/// Threads that ask, and sockets of each, and requests under way on each socket: enough that the server's
-/// queue never runs empty, few enough that it never overflows.
-const CLIENTS: usize = 2;
+/// Sockets that ask, and requests under way on each: enough that the server's queue never runs empty, few enough
+/// that it never overflows.
 const SOCKETS: usize = 32;
-const WINDOW: u8 = 16;
+const WINDOW: usize = 16;
+/// After so long a request or its answer is lost.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// Before anything counts.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// What counts.

@@ -64,6 +64,13 @@ impl<N: Net> Datagrams<N> {
         self.kept.is_none()
     }
 
+    /// Gives back what an idle session does not need.
+    pub(super) fn relax(&mut self) {
+        if self.kept.is_none() {
+            self.out = Vec::new();
+        }
+    }
+
     fn socket(&self, id: SockId) -> Option<&Arc<PortSocket<N::Udp>>> {
         let main = self.port.main();
         if main.id() == id { Some(main) } else { self.sockets.get(&id) }

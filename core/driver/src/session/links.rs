@@ -12,7 +12,7 @@ use inp2p_core::punch::tcp::From;
 use inp2p_core::session::{Action, LinkId, Session};
 use tracing::debug;
 
-use super::wire::Wire;
+use super::wire::{IDLE_SCRATCH, SCRATCH, Wire};
 use super::{Command, Task, WIRES, target};
 use crate::net::{Net, TcpConfig, is_lost};
 use crate::relay::{ByteStream, Carrier};
@@ -24,6 +24,7 @@ impl<N: Net> Task<N> {
         let Some(core) = &mut self.core else { return false };
         let mut more = false;
         let mut ended: Vec<(LinkId, String)> = Vec::new();
+        let room = if self.open > 0 { SCRATCH } else { IDLE_SCRATCH };
         for wire in &mut self.wires {
             if !wire.connected {
                 match wire.poll_connected() {
@@ -35,7 +36,7 @@ impl<N: Net> Task<N> {
                     }
                 }
             }
-            match wire.receive(now, core, &mut self.scratch) {
+            match wire.receive(now, core, &mut self.scratch, room) {
                 Ok(again) => more |= again,
                 Err(reason) => ended.push((wire.link, reason)),
             }

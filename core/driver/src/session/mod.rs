@@ -424,8 +424,7 @@ impl<N: Net> Task<N> {
             tracing::trace!(target: DUE, peer = %self.peer, "due: {why}");
             core.tick(now);
             if self.open == 0 {
-                self.scratch = Vec::new();
-                self.wires.iter_mut().for_each(Wire::relax);
+                self.relax();
             }
         }
         while let Some(entry) = self.deadlines.first_entry().filter(|entry| entry.key().0 <= now) {
@@ -463,6 +462,13 @@ impl<N: Net> Task<N> {
         while self.news_backlog.len() > NEWS {
             self.news_backlog.pop_front();
         }
+    }
+
+    /// Gives back what a session without streams does not need: room for bulk.
+    fn relax(&mut self) {
+        self.scratch = Vec::new();
+        self.wires.iter_mut().for_each(Wire::relax);
+        self.datagrams.relax();
     }
 
     fn measure(&mut self) {

@@ -79,20 +79,21 @@ impl<S: StreamIo> Wire<S> {
         connected
     }
 
-    /// Reads and feeds the session, up to [`SHARE`] bytes. Whether there may be more; an error or the end of the
-    /// stream is an `Err` with the reason.
+    /// Reads and feeds the session, up to [`SHARE`] bytes, by way of `scratch`, which is made `room` long. Whether
+    /// there may be more; an error or the end of the stream is an `Err` with the reason.
     pub(super) fn receive(
         &mut self,
         now: Instant,
         session: &mut Session,
         scratch: &mut Vec<u8>,
+        room: usize,
     ) -> Result<bool, String> {
         let mut share = SHARE;
         while self.read_ready {
             if share == 0 {
                 return Ok(true);
             }
-            scratch.resize(SCRATCH, 0);
+            scratch.resize(room.max(scratch.len()), 0);
             let kept = self.tail.len();
             let (head, free) = scratch.split_at_mut(kept);
             head.copy_from_slice(&self.tail);
@@ -179,7 +180,10 @@ impl<S: StreamIo> Wire<S> {
 
 /// Room for one read: eight records, so that a fast link costs few system calls, and still in the second-level
 /// cache.
-const SCRATCH: usize = 128 * 1024 + 20 * 1024;
+pub(super) const SCRATCH: usize = 128 * 1024 + 20 * 1024;
+
+/// The same for a session without streams, which gets a ping now and then: a record, and the beginning of another.
+pub(super) const IDLE_SCRATCH: usize = 20 * 1024;
 
 /// How much is encrypted ahead of a write: what waits here cannot be overtaken by a terminal's keystroke.
 const BURST: usize = 32 * 1024;

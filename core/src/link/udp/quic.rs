@@ -10,7 +10,7 @@ use quinn_proto::{
 
 use super::config::{self, SERVER_NAME, SYNTHETIC};
 use super::lanes::Lanes;
-use super::{UdpError, Windows};
+use super::{UdpError, Windows, window};
 
 /// QUIC.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Quic {
     answers: Vec<u8>,
     /// Where datagrams are copied to, since QUIC keeps what waits for a lost packet. Many share one allocation.
     room: BytesMut,
+    /// How much of it is made at a time: nothing beyond the datagram while the link is idle.
+    ahead: usize,
     /// The connection's timer, kept because asking for it wants more than a look.
     timer: Option<Instant>,
 }
@@ -50,7 +52,7 @@ impl Quic {
             }
             None => None,
         };
-        Ok(Self { endpoint, connection, answers: Vec::new(), room: BytesMut::new(), timer: None })
+        Ok(Self { endpoint, connection, answers: Vec::new(), room: BytesMut::new(), ahead: 0, timer: None })
     }
 
     pub(super) fn connection(&mut self) -> Option<&mut Connection> {
@@ -76,11 +78,14 @@ impl Quic {
     /// Takes a datagram. With `judge` it tells whether anything in it was authentic and new, else false.
     pub(super) fn datagram(&mut self, now: Instant, ecn: u8, datagram: &[u8], judge: bool) -> bool {
         let before = if judge { self.frames() } else { 0 };
-        if self.room.capacity() < datagram.len() && !self.room.try_reclaim(ROOM.max(datagram.len())) {
-            self.room = BytesMut::with_capacity(ROOM.max(datagram.len()));
+        if self.room.capacity() < datagram.len() && !self.room.try_reclaim(self.ahead.max(datagram.len())) {
+            self.room = BytesMut::with_capacity(self.ahead.max(datagram.len()));
         }
         self.room.extend_from_slice(datagram);
         let bytes = self.room.split();
+        if self.ahead == 0 {
+            self.room = BytesMut::new();
+        }
         let ecn = EcnCodepoint::from_bits(ecn);
         match self.endpoint.handle(now, SYNTHETIC, None, ecn, bytes, &mut self.answers) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
@@ -144,6 +149,7 @@ impl Quic {
     }
 
     pub(super) fn set_windows(&mut self, windows: Windows) {
+        self.ahead = if windows.receive > window::IDLE { ROOM } else { 0 };
         if let Some(connection) = self.connection() {
             connection.set_receive_window(VarInt::from_u64(windows.receive).unwrap_or(VarInt::MAX));
             connection.set_send_window(windows.send);
