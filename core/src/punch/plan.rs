@@ -185,7 +185,8 @@ impl Plan {
             (true, Role::Controlling) => HOLD_CONTROLLING,
         };
         let by_peer = |side: &Behaviour| matches!(Mapping::of(side), Mapping::Own | Mapping::Regular(_));
-        self.knocks = !harmed && !by_peer(peer) && !(by_peer(own) && is_by_port(peer));
+        let shut = by_peer(own) && is_by_port(peer);
+        self.knocks = !(harmed || by_peer(peer) || shut);
         match (Mapping::of(own), Mapping::of(peer)) {
             (Mapping::One, Mapping::One) => {
                 if harmed || (is_harmed(own) && !is_unfiltered(peer)) {
