@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use inp2p_core::path::Rung;
-use inp2p_driver::net::Net;
-use inp2p_sim::run::{End, Keep, Report, run};
+use inp2p_driver::net::{ListenIo as _, Net, StreamIo as _, TcpConfig};
+use inp2p_sim::run::{End, Flaw, Keep, Report, run, run_flawed};
 use inp2p_sim::scenario::Scenario;
 use inp2p_sim::{LinkConfig, World, programs};
 
@@ -18,6 +18,13 @@ fn holds(line: &str) -> Report {
     let report = run(&scenario, Keep::Nothing);
     assert!(report.problems.is_empty(), "{scenario}\n{report}");
     report
+}
+
+/// The scenario fails with the flaw, for this reason.
+fn fails_with(flaw: Flaw, line: &str, reason: &str) {
+    let flawed = run_flawed(&line.parse().unwrap(), flaw);
+    let found = flawed.problems.iter().any(|problem| problem.contains(reason));
+    assert!(found, "{flaw:?} is not noticed by {line}\n{flawed}");
 }
 
 /// A stream that has twenty silent seconds in its middle, and goes on over whatever link there is then.
@@ -164,6 +171,88 @@ fn rule_08_lanes_live_and_end_apart_on_a_rough_line() {
     }
 }
 
+/// Readers that read a lot, so that their windows grow, and then stop: what is held for all of them together is
+/// bounded, at either end.
+#[test]
+fn rule_09_readers_that_stop_bound_what_a_session_holds() {
+    let world = World::new(9);
+    let server = world.public_host("server", 10, LinkConfig::default());
+    world.program(server, |net| {
+        let inner = net.clone();
+        net.spawn("main", async move {
+            let _server = inp2p_driver::server::start(inner.clone(), programs::server(&inner)).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    for (name, number, forwards) in [("a", 11, &["2000:b:22"][..]), ("b", 12, &[])] {
+        let host = world.public_host(name, number, LinkConfig::default());
+        let net = world.net(host);
+        world.spawn(host, "main", async move {
+            let _agent =
+                inp2p_driver::agent::start(net.clone(), programs::node(&net, name, "server", forwards))
+                    .await
+                    .unwrap();
+            net.spawn("target", readers_that_stop(net.clone()));
+            net.sleep(Duration::from_secs(5)).await;
+            if name == "a" {
+                for _ in 0..READERS {
+                    net.spawn("writer", writer(net.clone()));
+                }
+            }
+            std::future::pending::<()>().await;
+        });
+    }
+    world.run_for(Duration::from_secs(60));
+    let taken = TAKEN.load(std::sync::atomic::Ordering::Relaxed);
+    let wanted = READERS * APPETITE;
+    assert!(taken >= wanted, "the readers did not get what they wanted: {taken}");
+    // Four buffers of a quarter of a megabyte lie on the way of each stream, and two sessions.
+    let most = READERS * 4 * (256 << 10) + 2 * ((8 << 20) + READERS * (16 << 10));
+    assert!(taken - wanted <= most, "{} bytes are held, {most} at most", taken - wanted);
+}
+
+const READERS: usize = 8;
+const APPETITE: usize = 4 << 20;
+/// What the writers' sockets have taken.
+static TAKEN: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+async fn readers_that_stop(net: inp2p_sim::SimNet) {
+    let local = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 22)));
+    let mut listener = net.listen(&TcpConfig { local, ..TcpConfig::default() }).unwrap();
+    while let Ok((mut stream, _)) = std::future::poll_fn(|cx| listener.poll_accept(cx)).await {
+        net.spawn("reader", async move {
+            let (mut read, mut buffer) = (0, vec![0; 64 << 10]);
+            while read < APPETITE {
+                let slices = &mut [std::io::IoSliceMut::new(&mut buffer)];
+                match std::future::poll_fn(|cx| stream.poll_read(cx, slices)).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(n) => read += n,
+                }
+            }
+            std::future::pending::<()>().await;
+        });
+    }
+}
+
+async fn writer(net: inp2p_sim::SimNet) {
+    let mut stream = net.connect(&TcpConfig::default(), ([127, 0, 0, 1], 2000).into()).unwrap();
+    std::future::poll_fn(|cx| stream.poll_connected(cx)).await.unwrap();
+    let bytes = vec![7; 64 << 10];
+    while let Ok(written) =
+        std::future::poll_fn(|cx| stream.poll_write(cx, &[std::io::IoSlice::new(&bytes)])).await
+    {
+        TAKEN.fetch_add(written, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// What a node says of its public address counts only with the server's own proof: without it nobody is sent there.
+#[test]
+fn rule_10_a_public_address_counts_only_with_its_proof() {
+    let line = "seed 10; node port-restricted; node port-restricted; forward 0 1";
+    assert_eq!(holds(line).rungs, [Some(Rung::UdpPunch)]);
+    fails_with(Flaw::ForgesProofs, line, "udp-punch is possible");
+}
+
 /// A change of address, and a NAT that has forgotten, move the path and not the session.
 #[test]
 fn rule_11_a_rebinding_keeps_the_link() {
@@ -190,6 +279,83 @@ fn rule_12_whose_packets_are_early_is_waited_for() {
     }
 }
 
+/// Many sessions have one socket, on a line that takes less than they have: each waits until it is woken, and all
+/// come through.
+#[test]
+fn rule_13_sessions_that_would_block_are_woken() {
+    let mut line = "seed 13; node open rate 2000 queue 4000".to_owned();
+    for _ in 0..8 {
+        line += "; node open";
+    }
+    for node in 1..9 {
+        line += &format!("; forward 0 {node}");
+    }
+    for forward in 0..8 {
+        line += &format!("; stream {forward} at 12000 up 400000 down 10 orderly");
+    }
+    let report = holds(&line);
+    assert!(report.streams.iter().all(|(_, record)| record.client.end == End::Done));
+    // Those that are never woken leave UDP, since it does not answer any more.
+    fails_with(Flaw::StaysBlocked, &line, "udp-direct is possible");
+}
+
+/// Where one NAT gives each peer a port by no rule, and the other lets in only what was sent to, ports are guessed
+/// from hundreds of sockets; all of them are closed again.
+#[test]
+fn rule_14_ports_are_guessed_from_many_sockets() {
+    let guessed = |run: &dyn Fn(&Scenario) -> Report| {
+        let seeds = 0..6;
+        let line = |seed| format!("seed {seed}; node port-restricted; node symmetric-random; forward 0 1");
+        let reports = seeds.map(|seed| run(&line(seed).parse().unwrap()));
+        reports.filter(|report| report.rungs == [Some(Rung::UdpPunch)]).count()
+    };
+    let sound = guessed(&|scenario| run(scenario, Keep::Nothing));
+    assert!(sound >= 3, "{sound} of 6");
+    assert_eq!(guessed(&|scenario| run_flawed(scenario, Flaw::OneSocket)), 0);
+}
+
+/// The server proves itself first: an impostor, with the right token even, gets no proof of the node's from one that
+/// knows the server's key, and so no guess.
+#[test]
+fn rule_15_an_impostor_gets_no_proof_from_a_node_that_knows_the_server() {
+    let world = World::new(15);
+    let server = world.public_host("server", 10, LinkConfig::default());
+    let other_key = Arc::new(Mutex::new(false));
+    let impostor = other_key.clone();
+    world.program(server, move |net| {
+        let (inner, impostor) = (net.clone(), *impostor.lock().unwrap());
+        net.spawn("main", async move {
+            let mut setup = programs::server(&inner);
+            if impostor {
+                setup.store = Arc::new(inp2p_sim::SimStore::default());
+            }
+            let _server = inp2p_driver::server::start(inner.clone(), setup).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    let host = world.public_host("a", 11, LinkConfig::default());
+    let net = world.net(host);
+    let status = Arc::new(Mutex::new(Vec::new()));
+    let seen = status.clone();
+    world.spawn(host, "main", async move {
+        let agent =
+            inp2p_driver::agent::start(net.clone(), programs::node(&net, "a", "server", &[])).await.unwrap();
+        loop {
+            net.sleep(Duration::from_secs(5)).await;
+            let server = agent.status().await.server;
+            seen.lock().unwrap().push((server.connected, server.error.unwrap_or_default()));
+        }
+    });
+    world.run_for(Duration::from_secs(12));
+    assert!(status.lock().unwrap().last().unwrap().0, "it knows the server now");
+    *other_key.lock().unwrap() = true;
+    world.inject(inp2p_sim::Fault::Kill(server));
+    world.inject_at(Duration::from_secs(1), inp2p_sim::Fault::Restart(server));
+    world.run_for(Duration::from_secs(60));
+    let (connected, error) = status.lock().unwrap().last().unwrap().clone();
+    assert!(!connected && error.contains("is pinned"), "{error}");
+}
+
 /// After an outage of the server of any length nodes are back in ten to twenty-five seconds, all of them.
 #[test]
 fn rule_16_nodes_are_back_soon_after_an_outage_of_any_length() {
@@ -200,6 +366,60 @@ fn rule_16_nodes_are_back_soon_after_an_outage_of_any_length() {
             seconds * 1000
         ));
     }
+}
+
+/// Permissions to use a relay go by the server's clock, and outlast its restart: nodes whose clocks are ten years off
+/// meet at a relay, also after the keys have changed.
+#[test]
+fn rule_17_relays_let_nodes_in_whatever_their_clocks_say_and_after_new_keys() {
+    let nodes = "server relay; node symmetric-random; node symmetric-random";
+    let clocks = "fault at 12000 wall-clock 0 315360000; fault at 12000 wall-clock 1 -315360000";
+    let line = format!(
+        "seed 17; {nodes}; forward 0 1; {clocks}; fault at 14000 for 3000 kill server; \
+         stream 0 at 45000 up 1000 down 1000 orderly"
+    );
+    let report = holds(&line);
+    assert_eq!(report.rungs, [Some(Rung::ServerRelay)]);
+    assert_eq!(report.streams[0].1.client.end, End::Done);
+    fails_with(Flaw::WallTime, &line, "not logged in");
+}
+
+/// What a node has to say to its peer goes right behind its response to the relay, before the relay has answered.
+#[test]
+fn rule_18_the_handshake_with_the_peer_goes_right_behind_the_response_to_the_relay() {
+    let line = "seed 18; node symmetric-random; node symmetric-random; node open relay; forward 0 1";
+    let report = run(&line.parse().unwrap(), Keep::Timeline);
+    assert!(report.problems.is_empty(), "{report}");
+    assert_eq!(report.rungs, [Some(Rung::PrivateRelay)]);
+    // On one connection of the controlling side's, which is TLS's client: its first words, the relay's challenge, and
+    // then, before anything else comes, more than a response alone is.
+    let flights = ["n0", "n1"].map(|node| second_flight(&report.timeline, node));
+    assert!(flights.into_iter().any(|bytes| bytes > 1_000), "{flights:?}");
+}
+
+/// How many bytes a node sends to the relay between the first two pieces that come from there.
+fn second_flight(timeline: &str, node: &str) -> usize {
+    let (mut heard, mut sent) = (0, 0);
+    for line in timeline.lines().filter(|line| line.contains(":27185") && line.contains("tcp data")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (Some(at), Some(bytes)) = (words.iter().position(|word| *word == node), bytes_of(&words)) else {
+            continue;
+        };
+        match words.get(at + 1) {
+            Some(&"receives") => heard += 1,
+            Some(&"sends") if heard == 1 => sent += bytes,
+            _ => {}
+        }
+        if heard == 2 {
+            break;
+        }
+    }
+    sent
+}
+
+fn bytes_of(words: &[&str]) -> Option<usize> {
+    let at = words.iter().position(|word| *word == "B")?;
+    words.get(at.checked_sub(1)?)?.parse().ok()
 }
 
 /// Nothing in a run depends on what the ciphers draw.

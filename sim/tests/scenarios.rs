@@ -168,3 +168,16 @@ fn wall_clocks_do_not_matter() {
         }
     }
 }
+
+/// Its NAT forgets TCP before the next heartbeat, so it logs in anew every half minute.
+#[test]
+fn a_node_whose_connection_is_forgotten_again_and_again_is_not_taken_for_two() {
+    let line = "seed 1; node open; node port-restricted random tcp-expiry 20; forward 0 1; \
+                fault at 900000 wall-clock server 1";
+    let report = run(&line.parse().unwrap(), Keep::Timeline);
+    assert!(report.problems.is_empty(), "{report}");
+    let logins =
+        report.timeline.lines().filter(|line| line.contains("node logged in") && line.contains("node=n1"));
+    assert!(logins.count() > 10);
+    assert!(!report.timeline.contains("replaced each other too often"));
+}

@@ -9,12 +9,14 @@ use std::future::{Future, pending};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use inp2p_driver::net::{Interface, ListenIo, Net, RecvBatch, StreamIo, TcpConfig, TimerIo, Transmit, UdpIo};
 
+use super::forged::spoil_proof;
 use super::mishap::{Mishap, Numbers};
 use crate::executor::lock;
 use crate::net::SimNet;
@@ -57,6 +59,12 @@ pub enum Flaw {
     Deafens(Mishap),
     /// QUIC's packets are taken for what was sent, whatever comes.
     Unsealed,
+    /// The proofs in the server's STUN answers are not the server's.
+    ForgesProofs,
+    /// A UDP socket that would have blocked never says that it takes something again.
+    StaysBlocked,
+    /// There is one UDP socket, and no further one to be had.
+    OneSocket,
 }
 
 /// A network with a flaw.
@@ -66,6 +74,8 @@ pub(crate) struct FlawedNet {
     flaw: Flaw,
     called: Arc<Mutex<BTreeSet<SocketAddr>>>,
     first_look: Arc<Mutex<Option<Vec<Interface>>>>,
+    /// Whether the first UDP socket has been given out.
+    bound: Arc<AtomicBool>,
     begun: (Instant, Duration),
 }
 
@@ -82,7 +92,7 @@ impl FlawedNet {
             }
             _ => {}
         }
-        Self { inner, flaw, called: Arc::default(), first_look: Arc::default(), begun }
+        Self { inner, flaw, called: Arc::default(), first_look: Arc::default(), bound: Arc::default(), begun }
     }
 
     fn stream(&self, inner: SimStream) -> FlawedStream {
@@ -120,6 +130,9 @@ impl Net for FlawedNet {
     }
 
     fn bind_udp(&self, local: SocketAddr) -> io::Result<FlawedUdp> {
+        if self.bound.swap(true, Ordering::Relaxed) && self.flaw == Flaw::OneSocket {
+            return Err(io::Error::other("no further socket"));
+        }
         Ok(FlawedUdp { inner: self.inner.bind_udp(local)?, flaw: self.flaw, numbers: Mutex::default() })
     }
 
@@ -214,7 +227,17 @@ impl UdpIo for FlawedUdp {
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<usize>> {
-        let Flaw::Deafens(mishap) = self.flaw else { return self.inner.poll_recv(cx, batch) };
+        let Flaw::Deafens(mishap) = self.flaw else {
+            let filled = ready!(self.inner.poll_recv(cx, batch))?;
+            if self.flaw == Flaw::ForgesProofs {
+                let (buffers, metas) = batch.fill();
+                for (buffer, meta) in buffers.iter_mut().zip(metas).take(filled) {
+                    let datagrams = buffer.get_mut(..meta.len).unwrap_or_default();
+                    datagrams.chunks_mut(meta.stride.max(1)).for_each(spoil_proof);
+                }
+            }
+            return Poll::Ready(Ok(filled));
+        };
         loop {
             let filled = ready!(self.inner.poll_recv(cx, batch))?;
             let left = lock(&self.numbers).unwrap(mishap, batch, filled);
@@ -233,7 +256,10 @@ impl UdpIo for FlawedUdp {
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.poll_writable(cx)
+        match self.flaw {
+            Flaw::StaysBlocked => Poll::Pending,
+            _ => self.inner.poll_writable(cx),
+        }
     }
 
     fn max_segments(&self) -> usize {

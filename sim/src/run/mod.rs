@@ -16,6 +16,7 @@
 //! - no program logs an error.
 
 mod flaw;
+mod forged;
 mod judge;
 mod logbook;
 mod mishap;
