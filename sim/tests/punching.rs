@@ -12,7 +12,7 @@ use inp2p_sim::scenario::Scenario;
 /// What node 0's wishes for its peers come to.
 fn met(line: &str) -> Vec<Meeting> {
     let scenario: Scenario = line.parse().unwrap();
-    meetings(&scenario, Duration::from_secs(20)).into_iter().map(|met| met.expect(line)).collect()
+    meetings(&scenario, Duration::from_secs(20)).into_iter().map(Option::unwrap).collect()
 }
 
 const TEN_SECONDS: Duration = Duration::from_secs(10);
