@@ -17,9 +17,10 @@ use crate::world::{Options, Place, World};
 pub(crate) type Event = fn(&Arguments);
 
 /// All of them, with their names.
-pub(crate) const EVENTS: [(&str, Event); 9] = [
+pub(crate) const EVENTS: [(&str, Event); 10] = [
     ("NAT report: by a server with two addresses", reports::two_addresses),
     ("NAT report: by a server with one address", reports::one_address),
+    ("NAT report: by a server with one address and a relay", reports::one_address_and_a_relay),
     ("same LAN: over private addresses", same_lan),
     ("NAT unknown: tried all the same", nat_unknown),
     ("NAT forgets all: conntrack flushed", nat_forgets_all),

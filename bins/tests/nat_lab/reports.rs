@@ -40,6 +40,15 @@ pub(crate) fn one_address(_: &Arguments) {
     });
 }
 
+/// With a relay that can be reached it finds out everything, as with two addresses.
+pub(crate) fn one_address_and_a_relay(_: &Arguments) {
+    let mut world = World::new(Options::default());
+    let place = world.place(Kind::Public);
+    let relay = place.online(world.node("relay").with(&["-relay"]));
+    relay.wait_until("reachable", |status| status.relay.reachable.then_some(()));
+    check(&mut world, true, |_, expected| expected);
+}
+
 fn check(world: &mut World, confirmed: bool, expected: fn(Kind, Report) -> Report) {
     // Signalling is on its usual port: behind the strictest firewall there would be no server.
     let kinds: Vec<_> = REPORTS.into_iter().filter(|(kind, ..)| *kind != Kind::Only443).collect();

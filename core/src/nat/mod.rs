@@ -65,6 +65,8 @@ pub struct Prober {
     restart: Option<Instant>,
     next_id: u64,
     published: NatReport,
+    /// What was told last: what differs from it by proofs alone was not.
+    told: NatReport,
     actions: VecDeque<Action>,
 }
 
@@ -123,6 +125,7 @@ impl Prober {
             restart: None,
             next_id: 0,
             published: NatReport::default(),
+            told: NatReport::default(),
             actions: VecDeque::new(),
         }
     }
@@ -151,13 +154,13 @@ impl Prober {
                 let news = up && !self.signalling;
                 self.signalling = up;
                 if news {
-                    // What seemed to be away may be back, and proofs do not outlive a server.
+                    // What seemed to be away may be back, and proofs do not outlive a server: those that it
+                    // gave before the login have not been told yet.
+                    self.renewing = true;
                     let Self { families, config, rng, actions, .. } = self;
                     let mut act = |action| actions.push_back(action);
-                    for family in
-                        families.iter_mut().filter(|family| matches!(family.after, After::Resting(_)))
+                    for family in families.iter_mut().filter(|family| !matches!(family.after, After::Testing))
                     {
-                        self.renewing = true;
                         family.again(now, config, rng, &mut act);
                     }
                 }
@@ -166,7 +169,7 @@ impl Prober {
             Input::Exchanged { id, result } => {
                 let Self { families, next_id, rng, actions, .. } = self;
                 let mut act = |action| actions.push_back(action);
-                families.iter_mut().any(|one| one.tcp.exchanged(id, result, next_id, rng, &mut act));
+                families.iter_mut().any(|one| one.tcp.exchanged(now, id, result, next_id, rng, &mut act));
             }
             Input::Tick => {}
         }
@@ -281,11 +284,12 @@ impl Prober {
                 (report.udp6, report.tcp6) = (udp, tcp);
             }
         }
-        let renewed = self.renewing && report != self.published;
+        let renewed = self.renewing && report != self.told;
         self.renewing &= self.families.iter().any(|family| matches!(family.after, After::Testing));
         let news = renewed || report.without_proofs() != self.published.without_proofs();
         self.published = report;
         if news {
+            self.told = report;
             self.actions.push_back(Action::Report(Box::new(report)));
         }
     }

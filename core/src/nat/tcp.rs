@@ -42,8 +42,18 @@ struct Trial {
 
 #[derive(Debug)]
 enum State {
-    UnderWay { id: u64, transaction: Transaction },
-    Done { local: SocketAddr, seen: Seen },
+    UnderWay {
+        id: u64,
+        transaction: Transaction,
+    },
+    /// It failed, and is tried again then.
+    Pausing {
+        until: Instant,
+    },
+    Done {
+        local: SocketAddr,
+        seen: Seen,
+    },
     Failed,
 }
 
@@ -69,16 +79,20 @@ impl TcpProbe {
                 self.tests.insert(test, Trial::new(to, next_id, rng, act));
             }
         }
+        for trial in self.tests.values_mut().filter(|trial| trial.due().is_some_and(|at| at <= now)) {
+            trial.begin(next_id, rng, act);
+        }
     }
 
-    /// When it begins, if it has not.
+    /// When it begins, if it has not, or tries again.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.waits
+        self.tests.values().filter_map(Trial::due).chain(self.waits).min()
     }
 
     /// Takes what came of a connection; false if it is none of these.
     pub(super) fn exchanged(
         &mut self,
+        now: Instant,
         id: u64,
         result: Option<(SocketAddr, &[u8])>,
         next_id: &mut u64,
@@ -88,7 +102,7 @@ impl TcpProbe {
         let under_way =
             |trial: &&mut Trial| matches!(trial.state, State::UnderWay { id: own, .. } if own == id);
         let Some(trial) = self.tests.values_mut().find(under_way) else { return false };
-        trial.done(result, next_id, rng, act);
+        trial.done(now, result);
         let others = self.tests.values().filter_map(|trial| trial.seen()?.other);
         let fits = |other: &SocketAddr| other.ip() != self.server && other.is_ipv4() == self.server.is_ipv4();
         if let Some(other) = others.into_iter().find(fits) {
@@ -99,7 +113,8 @@ impl TcpProbe {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        let is_under_way = |trial: &Trial| matches!(trial.state, State::UnderWay { .. });
+        let is_under_way =
+            |trial: &Trial| matches!(trial.state, State::UnderWay { .. } | State::Pausing { .. });
         self.waits.is_none() && !self.tests.values().any(is_under_way)
     }
 
@@ -157,13 +172,15 @@ impl Trial {
         act(Action::Exchange { id, to: self.to, request: request(transaction, Ask::Proof) });
     }
 
-    fn done(
-        &mut self,
-        result: Option<(SocketAddr, &[u8])>,
-        next_id: &mut u64,
-        rng: &mut Rng,
-        act: &mut impl FnMut(Action),
-    ) {
+    /// When it is tried again.
+    fn due(&self) -> Option<Instant> {
+        match self.state {
+            State::Pausing { until } => Some(until),
+            State::UnderWay { .. } | State::Done { .. } | State::Failed => None,
+        }
+    }
+
+    fn done(&mut self, now: Instant, result: Option<(SocketAddr, &[u8])>) {
         let State::UnderWay { transaction, .. } = self.state else { return };
         let read = result.and_then(|(local, bytes)| match read(bytes)? {
             Message::Answer(of, Ok(seen)) if of == transaction => Some((local, seen)),
@@ -171,7 +188,7 @@ impl Trial {
         });
         match read {
             Some((local, seen)) => self.state = State::Done { local, seen },
-            None if self.tries < TRIES => self.begin(next_id, rng, act),
+            None if self.tries < TRIES => self.state = State::Pausing { until: now + PAUSE },
             None => self.state = State::Failed,
         }
     }
@@ -183,7 +200,7 @@ impl Trial {
     fn result(&self) -> Option<(&SocketAddr, &Seen)> {
         match &self.state {
             State::Done { local, seen } => Some((local, seen)),
-            State::UnderWay { .. } | State::Failed => None,
+            State::UnderWay { .. } | State::Pausing { .. } | State::Failed => None,
         }
     }
 }
@@ -192,5 +209,8 @@ impl Trial {
 /// round trips, and the first report of a node waits for half a second. UDP's first flight has left by then, so
 /// its mappings are made.
 const UDP_ALONE: Duration = Duration::from_millis(200);
-/// TCP itself repeats what is lost; a second try is for a server that had too many connections.
-const TRIES: u32 = 2;
+/// TCP itself repeats what is lost; another try is for a server that had too many connections, and for a
+/// connection of the tests before these that had the same ends and was not over yet.
+const TRIES: u32 = 3;
+/// How long it waits for that.
+const PAUSE: Duration = Duration::from_secs(1);

@@ -540,3 +540,39 @@ fn a_server_elsewhere_is_not_probed_from_loopback_alone() {
     assert!(!is_within_reach(SERVERS[0], &addresses));
     assert!(!is_within_reach("2001:db8::1".parse().unwrap(), &["fe80::1".parse().unwrap(), INSIDE]));
 }
+
+/// A connection of earlier tests may have had the same ends and not be over yet.
+#[test]
+fn tcp_that_fails_at_once_is_tried_again_a_second_later() {
+    let mut world = World::new(Some(HOME), 1);
+    world.tcp_passes = false;
+    let (_, mut world) = world.probe(0);
+    world.run(1);
+    world.tcp_passes = true;
+    world.run(2);
+    assert!(!world.prober.report().tcp4.unwrap().blocked);
+}
+
+/// The server may be another process than before, and what it gave before the login has not been told.
+#[test]
+fn a_proof_from_before_a_login_is_told_after_it() {
+    let mut world = World::new(Some(HOME), 1);
+    world.udp_passes = false;
+    let (_, mut world) = world.probe(20);
+    world.tell(Input::Signalling(true));
+    world.run(20);
+    world.tell(Input::Signalling(false));
+    // Tests go on meanwhile; in the minutes that pass the proofs are renewed.
+    while !matches!(world.prober.families[0].after, After::Testing)
+        || world.elapsed() < Duration::from_secs(90)
+    {
+        world.run(1);
+        assert!(world.elapsed() < Duration::from_secs(900));
+    }
+    world.run(1);
+    let before = world.reports.len();
+    world.tell(Input::Signalling(true));
+    world.run(1);
+    assert!(world.reports.len() > before);
+    assert_eq!(world.reports.last(), Some(world.prober.report()));
+}

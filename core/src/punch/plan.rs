@@ -61,6 +61,10 @@ pub struct Plan {
     pub targets: Vec<Target>,
     /// What is sent beyond that, in this order.
     pub fans: Vec<Fan>,
+    /// Whether a handshake may begin at an address where the server saw the peer, before anything was heard of it
+    /// there. Where that address cannot be the one, its first packets would be in vain, and those that follow, once
+    /// the peer is found, far apart.
+    pub knocks: bool,
     /// For how long only openers leave towards the peer's NAT; zero if it takes no harm.
     pub hold: Duration,
     /// When it has been tried long enough.
@@ -108,6 +112,7 @@ impl Plan {
         let mut plan = Self {
             targets: Vec::new(),
             fans: Vec::new(),
+            knocks: true,
             hold: Duration::ZERO,
             length: PLAIN,
             way: Way::Plain,
@@ -179,6 +184,9 @@ impl Plan {
             (true, Role::Controlled) => HOLD_CONTROLLED,
             (true, Role::Controlling) => HOLD_CONTROLLING,
         };
+        let by_peer = |side: &Behaviour| matches!(Mapping::of(side), Mapping::Own | Mapping::Regular(_));
+        let shut = by_peer(own) && is_by_port(peer);
+        self.knocks = !(harmed || by_peer(peer) || shut);
         match (Mapping::of(own), Mapping::of(peer)) {
             (Mapping::One, Mapping::One) => {
                 if harmed || (is_harmed(own) && !is_unfiltered(peer)) {

@@ -71,6 +71,8 @@ pub enum Input<'a> {
     Opened(Option<SockId>),
     /// The attempt's link is up on this socket: all others are to be closed.
     Linked(SockId),
+    /// A newer attempt seeks: two at a time would be more probes than a peer is to get.
+    Yield,
     /// The attempt is over.
     Stop,
     /// Nothing but time.
@@ -217,6 +219,11 @@ impl Puncher {
                 self.datagram(now, UdpPath::new(socket, from), bytes);
             }
             Input::Linked(socket) => self.stop(Some(socket)),
+            Input::Yield => {
+                if self.stage == Stage::Seeking {
+                    self.give_up();
+                }
+            }
             Input::Stop => self.stop(None),
             Input::Tick => {}
         }

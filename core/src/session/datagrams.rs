@@ -51,7 +51,7 @@ impl Session {
         let paths: Vec<(UdpPath, Option<u32>)> = plan
             .targets
             .iter()
-            .filter(|target| plan.hold.is_zero() || target.trust == Trust::Claimed)
+            .filter(|target| plan.knocks || target.trust == Trust::Claimed)
             .map(|target| {
                 let limit = (target.trust == Trust::Claimed).then_some(UNPROVEN);
                 (UdpPath::new(socket, target.address), limit)
@@ -88,6 +88,13 @@ impl Session {
             main6: socket,
             plan,
         };
+        for slot in &mut self.links {
+            if let Carrier::Udp(older) = &mut slot.carrier
+                && !older.link.is_up()
+            {
+                older.punch.give_way(now);
+            }
+        }
         let punch = Punch::new(Puncher::new(config, now, self.rng.bytes()));
         let end = punch.end();
         if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {

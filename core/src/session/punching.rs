@@ -62,6 +62,11 @@ impl Punch {
         }
     }
 
+    /// A newer attempt seeks. What has been heard goes on.
+    pub(super) fn give_way(&mut self, now: Instant) {
+        self.puncher.handle(now, Input::Yield);
+    }
+
     pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
         self.puncher.deadline()
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use inp2p_core::path::Rung;
 
 use crate::nat::Preset;
-use crate::scenario::{Forward, Manner, Party, Relay, Scenario, Stream, Trouble, What};
+use crate::scenario::{Forward, Manner, Party, Relay, Scenario, Site, Stream, Trouble, What};
 
 /// The rungs that exist so far, best first.
 pub const RUNGS: &[Rung] = &[
@@ -50,6 +50,13 @@ pub fn expected(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
 
 /// Whether a rung that exists may lead from one node to another, once everything is calm.
 pub fn chance(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
+    let chance = undisturbed(scenario, a, b, rung);
+    let is_starved = || is_starved(scenario, a) || is_starved(scenario, b);
+    if chance > Chance::Perhaps && is_starved() { Chance::Perhaps } else { chance }
+}
+
+/// The same where nobody fills the tables of NATs.
+fn undisturbed(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
     match rung {
         _ if !RUNGS.contains(&rung) || !scenario.knows(a, b) => Chance::Never,
         Rung::ServerRelay if scenario.server_relay => Chance::Surely,
@@ -64,7 +71,7 @@ pub fn chance(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
         Rung::TcpDirect => paths::between(&scenario.ends_at(a), &scenario.ends_at(b), rung),
         Rung::TcpPunch => {
             let chance = paths::between(&scenario.ends_at(a), &scenario.ends_at(b), rung);
-            let unsure = |node| clashes(scenario, node);
+            let unsure = |node| clashes(scenario, node) || is_renumbered(scenario, node);
             if unsure(a) || unsure(b) { chance.min(Chance::Perhaps) } else { chance }
         }
     }
@@ -81,9 +88,27 @@ fn clashes(scenario: &Scenario, node: usize) -> bool {
         })
 }
 
-/// Whether the NAT before a node may have no room, because somebody behind it guesses ports to reach a peer: what
-/// that opens stays for as long as mappings live, up to two minutes.
+/// Whether the node's TCP port may be another one than it knows of: its NAT has forgotten all, and does not give
+/// the same again. A node notices that by its UDP port, and by its connection to the server, both of which may
+/// have come out the same.
+fn is_renumbered(scenario: &Scenario, node: usize) -> bool {
+    let site = scenario.ends_at(node);
+    let reboots = |fault: &Trouble| matches!(fault.what, What::NatReboot(other) if scenario.begins_at(other).carrier == site.carrier);
+    paths::gives_other_ports(&site) && scenario.faults.iter().any(reboots)
+}
+
+/// Whether the NAT before a node may have no UDP port for it, because it guesses ports to reach a peer: what that
+/// opens stays for as long as mappings live, up to two minutes.
 fn is_crowded(scenario: &Scenario, node: usize) -> bool {
+    guesses(scenario, node, paths::takes_all_ports)
+}
+
+/// Whether it may have no room for anything, not even for the server, because somebody behind it guesses ports.
+pub fn is_starved(scenario: &Scenario, node: usize) -> bool {
+    guesses(scenario, node, paths::fills_table)
+}
+
+fn guesses(scenario: &Scenario, node: usize, exhausts: fn(&Site, &Site) -> bool) -> bool {
     let site = scenario.ends_at(node);
     let sites = |node: usize| [scenario.begins_at(node), scenario.ends_at(node)];
     let is_mate = |node: usize| sites(node).iter().any(|mate| mate.house == site.house);
@@ -91,7 +116,7 @@ fn is_crowded(scenario: &Scenario, node: usize) -> bool {
         scenario.forwards.iter().flat_map(|forward| [(forward.from, forward.to), (forward.to, forward.from)]);
     pairs
         .filter(|(mate, _)| is_mate(*mate))
-        .any(|(_, peer)| sites(peer).iter().any(|peer| paths::exhausts(&site, peer)))
+        .any(|(_, peer)| sites(peer).iter().any(|peer| exhausts(&site, peer)))
 }
 
 /// Whether a link of that rung, better than the best one that has to be, is no surprise: by luck, or because it

@@ -77,13 +77,22 @@ pub(super) fn keeps_ports_by_peer(site: &Site) -> bool {
     symmetric && site.quirks.ports == Some(Assignment::Preserving)
 }
 
-/// Whether the two guess ports to reach each other, and that may take all the ports, or all the room, that the
-/// NAT before `site` has, for as long as mappings live.
-pub(super) fn exhausts(site: &Site, peer: &Site) -> bool {
+/// Whether a NAT does not keep the inside port.
+pub(super) fn gives_other_ports(site: &Site) -> bool {
+    site.preset == Preset::Cgnat || site.quirks.ports.is_some_and(|ports| ports != Assignment::Preserving)
+}
+
+/// Whether the two guess ports to reach each other, and that may take all the ports that the NAT before `site` has
+/// for a host, for as long as mappings live.
+pub(super) fn takes_all_ports(site: &Site, peer: &Site) -> bool {
     let symmetric = matches!(site.preset, Preset::SymmetricRandom | Preset::SymmetricSequential);
-    let few = symmetric && matches!(site.quirks.ports, Some(Assignment::Block(size)) if size < SOCKETS);
-    let small = (1..PROBES).contains(&site.quirks.table);
-    (few || small) && udp_punch(site, peer) == Chance::Likely
+    let few = matches!(site.quirks.ports, Some(Assignment::Block(size)) if size < SOCKETS);
+    symmetric && few && udp_punch(site, peer) == Chance::Likely
+}
+
+/// Whether they do, and that may take all the room that the NAT has for anything.
+pub(super) fn fills_table(site: &Site, peer: &Site) -> bool {
+    (1..PROBES).contains(&site.quirks.table) && udp_punch(site, peer) == Chance::Likely
 }
 
 fn udp_punch(a: &Site, b: &Site) -> Chance {

@@ -22,7 +22,7 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
     for node in 0..scenario.nodes.len() {
         match stage.status(node) {
             None => report.problems.push(format!("node {node} does not answer for its status")),
-            Some(status) if !status.server.connected => {
+            Some(status) if !status.server.connected && !oracle::is_starved(scenario, node) => {
                 let why = status.server.error.unwrap_or_default();
                 report
                     .problems

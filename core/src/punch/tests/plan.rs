@@ -113,3 +113,30 @@ fn only_what_the_rungs_allow_is_probed() {
     assert_eq!(targets(Rung::UdpDirect), ["10.0.0.1:5000"]);
     assert!(targets(Rung::TcpPunch).is_empty());
 }
+
+/// A handshake that begins where the peer cannot be is slow to go on where it is.
+#[test]
+fn a_handshake_begins_only_at_an_address_that_may_be_the_one() {
+    let cone = side(EndpointIndependent, AddressAndPortDependent, None);
+    let open = side(EndpointIndependent, EndpointIndependent, None);
+    let symmetric = side(AddressAndPortDependent, AddressAndPortDependent, None);
+    let regular = side(AddressAndPortDependent, AddressAndPortDependent, Some(1));
+    let unknown = side(Unknown, Unknown, None);
+    let public = [candidate(CandidateKind::ServerReflexive, "192.0.2.1:5000")];
+    for (own, peer, knocks) in [
+        (cone, cone, true),
+        (symmetric, open, true),
+        (unknown, cone, true),
+        // Its NAT may be one that openers come first to.
+        (cone, unknown, false),
+        // Another port than the server saw.
+        (cone, symmetric, false),
+        (open, symmetric, false),
+        (open, regular, false),
+        // Behind a filter that asks for a port that this side does not have.
+        (symmetric, cone, false),
+        (regular, regular, false),
+    ] {
+        assert_eq!(plan(&own, &peer, &public, RungSet::ALL).knocks, knocks, "{own:?} {peer:?}");
+    }
+}

@@ -10,10 +10,11 @@ use inp2p_sim::oracle::{self, Chance};
 use inp2p_sim::run::{Meeting, meetings};
 use inp2p_sim::scenario::{Forward, Line, Node, Scenario};
 
-/// What is asked of a pair on lines that lose so many packets of a thousand, each.
+/// What is asked of a pair.
 #[derive(Debug, Clone, Copy)]
 struct Demand {
-    loss: u16,
+    /// How many packets of a hundred get lost between the two, and of a thousand on either's line.
+    loss: (u16, u16),
     /// Of a hundred seeds, within [`SOON`] and [`LATE`] after the wish.
     soon: f64,
     late: f64,
@@ -21,9 +22,7 @@ struct Demand {
 
 /// Runs so many seeds of every pair that can be punched, prints a table, and says whether all demands are met.
 pub(crate) fn punching(seeds: u64) -> bool {
-    println!(
-        "| pair | loss of each line | in 10 s | in 30 s | median | 95 % | probes at most | in a second |"
-    );
+    println!("| pair | loss | in 10 s | in 30 s | median | 95 % | probes at most | in a second |");
     println!("|---|---|---|---|---|---|---|---|");
     let mut met = true;
     for (at, own) in Preset::ALL.into_iter().enumerate() {
@@ -44,7 +43,7 @@ pub(crate) fn punching(seeds: u64) -> bool {
 
 fn row((own, peer): (Preset, Preset), demand: Demand, seeds: u64) -> bool {
     let all = in_parallel(seeds, |seed| {
-        meetings(&pair(own, peer, demand.loss, seed), LATE).pop().flatten().unwrap_or_default()
+        meetings(&pair(own, peer, demand.loss.1, seed), LATE).pop().flatten().unwrap_or_default()
     });
     let mut times: Vec<Option<Duration>> =
         all.iter().map(|meeting| meeting.reached(Rung::UdpPunch)).collect();
@@ -64,7 +63,7 @@ fn row((own, peer): (Preset, Preset), demand: Demand, seeds: u64) -> bool {
     let mark = if fits { "" } else { " **too few**" };
     println!(
         "| {own}, {peer} | {} % | {:.1} %{mark} | {:.1} % | {} | {} | {probes} | {busiest} |",
-        demand.loss / 10,
+        demand.loss.0,
         share(SOON),
         share(LATE),
         at(50),
@@ -78,7 +77,7 @@ fn row((own, peer): (Preset, Preset), demand: Demand, seeds: u64) -> bool {
         let seeds: Vec<usize> = late.map(|(seed, _)| seed).take(20).collect();
         println!(
             "  late or never with seeds {seeds:?}, as in: sim meet '{}'",
-            pair(own, peer, demand.loss, 0)
+            pair(own, peer, demand.loss.1, 0)
         );
     }
     fits
@@ -119,10 +118,12 @@ pub(crate) fn in_parallel<T: Send>(count: u64, job: impl Fn(u64) -> T + Sync) ->
     results.into_iter().map(|(_, result)| result).collect()
 }
 
+/// What the lines lose, the connections to the server lose too, so one side may hear late of an attempt: what is
+/// lost then is made up for by the next one, or the one after that.
 const DEMANDS: [Demand; 3] = [
-    Demand { loss: 0, soon: 98.0, late: 99.0 },
-    Demand { loss: 50, soon: 98.0, late: 99.0 },
-    Demand { loss: 200, soon: 0.0, late: 90.0 },
+    Demand { loss: (0, 0), soon: 98.0, late: 99.0 },
+    Demand { loss: (5, 25), soon: 90.0, late: 99.0 },
+    Demand { loss: (20, 106), soon: 50.0, late: 90.0 },
 ];
 
 const SOON: Duration = Duration::from_secs(10);
