@@ -38,6 +38,8 @@ pub(super) struct Peer {
     outcomes: Vec<Outcome>,
     /// The last wish.
     asked: Option<Instant>,
+    /// When the next one is due although an attempt runs: the link was lost meanwhile.
+    again: Option<Instant>,
     pace: Pace,
     better: Better,
     switches: u64,
@@ -118,7 +120,8 @@ impl Peer {
         let at = match self.search {
             Search::Idle => now,
             Search::Waiting { until, .. } => until,
-            Search::Asking | Search::Promised { .. } | Search::Running { .. } => return None,
+            Search::Running { .. } => self.again?,
+            Search::Asking | Search::Promised { .. } => return None,
         };
         Some(self.asked.map_or(at, |asked| at.max(asked + WISH_INTERVAL)))
     }
@@ -184,6 +187,7 @@ impl Peer {
         }
         self.attempt = Some((attempt, key));
         self.search = Search::Running { until: now + ATTEMPT_TIMEOUT, rungs };
+        self.again = None;
         true
     }
 
@@ -481,8 +485,11 @@ impl Peer {
     /// that began when all was well.
     fn start_over(&mut self, now: Instant) {
         let (Search::Running { until, rungs }, Some(link)) = (&self.search, &self.link) else { return };
-        let young = *until > now + (ATTEMPT_TIMEOUT - YOUNG);
-        if !(young && rungs.contains(link.rung)) {
+        let old = *until - (ATTEMPT_TIMEOUT - YOUNG);
+        if now < old && rungs.contains(link.rung) {
+            // It may bring one; but it began with what was known of the network before.
+            self.again = Some(old);
+        } else {
             self.search = Search::Idle;
         }
     }

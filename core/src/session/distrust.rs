@@ -4,7 +4,7 @@
 //! on it. The side whose packets get lost notices ([`crate::link::UdpLink::loses`]), has a link sought that is not
 //! over UDP, and the controlling side nominates that whatever its rung. Nothing is sought over UDP for a while
 //! then ([`Distrust`]), and the next link over UDP of the side that lost must first prove that it bears more: that
-//! side says hello on it only after the peer has answered behind 32 KiB of pings. So the streams do not run to
+//! side says hello on it only after the peer has answered behind 64 KiB of pings. So the streams do not run to
 //! and fro.
 
 use std::time::{Duration, Instant};

@@ -221,9 +221,9 @@ impl Lane {
 
 /// Stream 0 goes out in frames of this size at most: several fit a record, and none is starved.
 const CONTROL_PART: usize = 4096;
-/// More than one congestion window at a connection's beginning, in full packets: what is policed to a trickle does
-/// not get that through in [`PROOF_TIME`].
-const PROOF: usize = 32 * 1024;
+/// Several congestion windows of a connection's beginning: what is policed to a trickle does not get that through in
+/// [`PROOF_TIME`], or shows how much it loses.
+const PROOF: usize = 64 * 1024;
 /// How long a proof may take: fifteen round trips over a long path.
 const PROOF_TIME: Duration = Duration::from_secs(4);
 /// The length of a PING.
