@@ -289,7 +289,7 @@ impl Peer {
     }
 
     /// The identity that attempts without the server are for, where there has been no other.
-    pub(super) fn is_for(&mut self, key: PublicKey) -> bool {
+    pub(super) fn is_for(&self, key: PublicKey) -> bool {
         self.attempt.is_none_or(|(_, known)| known == key)
     }
 

@@ -221,7 +221,12 @@ impl Known {
 
     /// When this side begins the next attempt.
     fn plan(&mut self, now: Instant, rng: &mut Rng) {
-        let wait = FIRST.saturating_mul(1 << self.failures.min(MAX_DOUBLINGS)).min(LAST);
+        let wait = match self.failures {
+            failures if failures < LONG_GONE => {
+                FIRST.saturating_mul(1 << failures.min(MAX_DOUBLINGS)).min(LAST)
+            }
+            _ => RARELY,
+        };
         self.failures = self.failures.saturating_add(1);
         self.due = Some(now + rng.between(wait * 3 / 4, wait));
     }
@@ -366,6 +371,10 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The pace of attempts: an attempt over UDP lasts some seconds, and two sides that try in turns still meet.
 const FIRST: Duration = Duration::from_secs(5);
 const LAST: Duration = Duration::from_secs(20);
+/// After so many in vain, some four minutes, the peer is gone for longer, and its network is asked less.
+const LONG_GONE: u32 = 14;
+/// As often as a peer that is not online is asked for at the server.
+const RARELY: Duration = Duration::from_secs(75);
 const MAX_DOUBLINGS: u32 = 3;
 /// How often a side looks for a peer that it wants nothing of: the streams that the peer had here are over by then.
 const UNASKED: u32 = 6;
