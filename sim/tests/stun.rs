@@ -157,7 +157,7 @@ fn tcp_connections_are_answered_again_and_again_and_closed_when_idle() {
                     write_all(&mut stream, head).await.unwrap();
                     net.sleep(Duration::from_millis(100)).await;
                     write_all(&mut stream, tail).await.unwrap();
-                    let reply = read_exact(&mut stream, 64).await.unwrap();
+                    let reply = read_exact(&mut stream, 72).await.unwrap();
                     let Some(Message::Answer(of, Ok(seen))) = client::read(&reply) else { panic!() };
                     assert_eq!((of, seen.mapped), ([number; 12], own));
                     assert_eq!(seen.other, Some(at(ips[1 - ip], TCP[1 - port])));

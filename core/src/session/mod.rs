@@ -104,6 +104,9 @@ pub enum Action {
         link: LinkId,
         /// What to write behind whatever has not been written yet.
         farewell: Vec<u8>,
+        /// Whether the close is to be a reset: the same two ports may have to meet again at once, which they could
+        /// not for a minute after an orderly end (RFC 9293 section 3.6.1).
+        reset: bool,
     },
     /// Tell the agent.
     News(SessionNews),

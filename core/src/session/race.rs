@@ -305,12 +305,14 @@ impl Session {
             if !doomed(slot) {
                 return true;
             }
+            // Such as one of two punched connections' ends that belong to different attempts.
+            let reset = slot.stage < Stage::Ready && slot.relay.is_none();
             let action = match &mut slot.carrier {
-                Carrier::Dialled => Action::Close { link: slot.id, farewell: Vec::new() },
+                Carrier::Dialled => Action::Close { link: slot.id, farewell: Vec::new(), reset },
                 Carrier::Tcp(tcp) => {
                     let mut farewell = std::mem::take(&mut tcp.early);
                     tcp.link.close(&mut farewell);
-                    Action::Close { link: slot.id, farewell }
+                    Action::Close { link: slot.id, farewell, reset }
                 }
                 Carrier::Udp(udp) => {
                     udp.link.close(now, reason);

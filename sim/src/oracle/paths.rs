@@ -92,7 +92,10 @@ pub(super) fn takes_all_ports(site: &Site, peer: &Site) -> bool {
 
 /// Whether they do, and that may take all the room that the NAT has for anything.
 pub(super) fn fills_table(site: &Site, peer: &Site) -> bool {
-    (1..PROBES).contains(&site.quirks.table) && udp_punch(site, peer) == Chance::Likely
+    // Where either NAT is not known yet, as after a change of networks while the server is gone, ports are guessed
+    // between any two.
+    let behind = |one: &Site| has_udp(one) && one.preset != Preset::Open;
+    (1..PROBES).contains(&site.quirks.table) && behind(site) && behind(peer)
 }
 
 fn udp_punch(a: &Site, b: &Site) -> Chance {

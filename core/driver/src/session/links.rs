@@ -104,9 +104,9 @@ impl<N: Net> Task<N> {
                     }
                 }
                 Action::CloseSocket(socket) => self.datagrams.close(socket),
-                Action::Close { link, farewell } => {
+                Action::Close { link, farewell, reset } => {
                     if let Some(at) = self.wires.iter().position(|wire| wire.link == link) {
-                        self.wires.swap_remove(at).close(&farewell);
+                        self.wires.swap_remove(at).close(&farewell, reset);
                     }
                 }
                 Action::News(news) => self.hear(news),

@@ -150,8 +150,11 @@ impl<S: StreamIo> Wire<S> {
         }
     }
 
-    /// The last words: as much as goes at once, then the connection closes.
-    pub(super) fn close(mut self, farewell: &[u8]) {
+    /// The last words: as much as goes at once, then the connection closes, or is reset.
+    pub(super) fn close(mut self, farewell: &[u8], reset: bool) {
+        if reset {
+            self.io.abort();
+        }
         self.out.extend_from_slice(farewell);
         while self.connected && self.write_ready && self.written < self.out.len() {
             if self.write_once().is_err() {

@@ -143,7 +143,7 @@ impl Pair {
                         self.sides[at].session.closed(self.now, link, "connection refused");
                     }
                     Action::Dial { link, .. } => self.connect(at, link),
-                    Action::Close { link, farewell } => self.close(at, link, &farewell),
+                    Action::Close { link, farewell, .. } => self.close(at, link, &farewell),
                     Action::News(news) => self.sides[at].news.push(news),
                     Action::PeerLeaving(_) => {}
                     // The UDP world has a driver of its own, and so have relays.

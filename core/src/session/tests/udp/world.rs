@@ -231,7 +231,7 @@ impl World {
             }
             Action::Dial { link, .. } => self.connect(at, link),
             Action::DialServer { .. } => {}
-            Action::Close { link, farewell } => {
+            Action::Close { link, farewell, .. } => {
                 let Some(wire) = self.wires.iter().position(|wire| wire.ends[at] == Some(link)) else {
                     return;
                 };
