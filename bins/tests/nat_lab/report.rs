@@ -88,7 +88,7 @@ impl Report {
             Ran::of(command).stdout.trim().to_owned()
         };
         let mut table = format!(
-            "{}, Linux {}, {} runs of each pair and rung, {} of each event (with ten times the bytes where something is survived), one of each on other runtimes; {} MiB each way in each run, {} runs in all, {} of them failed.\n\n\
+            "{}, Linux {}. Wanted are {} runs of each pair and rung, {} of each event (with ten times the bytes where something is survived), one of each on other runtimes; {} MiB each way in each run. So far {} runs, {} of them failed.\n\n\
              | check | rung | ended well | link after: median, longest | MB/s, both ways together: median |\n\
              |---|---|---|---|---|\n",
             said("date", &["-u", "+%Y-%m-%d"]),
