@@ -13,17 +13,6 @@ use inp2p_core::path::Rung;
 use crate::nat::Preset;
 use crate::scenario::{Forward, Manner, Party, Relay, Scenario, Site, Stream, Trouble, What};
 
-/// The rungs that exist so far, best first.
-pub const RUNGS: &[Rung] = &[
-    Rung::UdpDirect,
-    Rung::UdpPunch,
-    Rung::TcpDirect,
-    Rung::TcpPunch,
-    Rung::PrivateRelay,
-    Rung::SuperRelay,
-    Rung::ServerRelay,
-];
-
 /// Whether a rung leads from one node to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Chance {
@@ -37,18 +26,18 @@ pub enum Chance {
     Surely,
 }
 
-/// The best rung that there has to be between two nodes, once everything is calm; none if no rung that exists
-/// has to lead there.
+/// The best rung that there has to be between two nodes, once everything is calm; none if no rung has
+/// to lead there.
 pub fn best(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
-    RUNGS.iter().copied().find(|rung| chance(scenario, a, b, *rung) == Chance::Surely)
+    Rung::ALL.into_iter().find(|rung| chance(scenario, a, b, *rung) == Chance::Surely)
 }
 
 /// The best rung that is to be expected between two nodes who have the network for themselves.
 pub fn expected(scenario: &Scenario, a: usize, b: usize) -> Option<Rung> {
-    RUNGS.iter().copied().find(|rung| chance(scenario, a, b, *rung) >= Chance::Likely)
+    Rung::ALL.into_iter().find(|rung| chance(scenario, a, b, *rung) >= Chance::Likely)
 }
 
-/// Whether a rung that exists may lead from one node to another, once everything is calm.
+/// Whether a rung may lead from one node to another, once everything is calm.
 pub fn chance(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
     let chance = undisturbed(scenario, a, b, rung);
     let is_starved = || is_starved(scenario, a) || is_starved(scenario, b);
@@ -58,7 +47,7 @@ pub fn chance(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
 /// The same where nobody fills the tables of NATs.
 fn undisturbed(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
     match rung {
-        _ if !RUNGS.contains(&rung) || !scenario.knows(a, b) => Chance::Never,
+        _ if !scenario.knows(a, b) => Chance::Never,
         Rung::ServerRelay if scenario.server_relay => Chance::Surely,
         Rung::ServerRelay => Chance::Never,
         Rung::PrivateRelay | Rung::SuperRelay => relayed(scenario, a, b, rung),
@@ -169,8 +158,8 @@ pub fn fate(scenario: &Scenario, stream: &Stream) -> Fate {
     let calm = Scenario { faults: Vec::new(), ..scenario.clone() };
     let (before, after) = (best(&calm, forward.from, forward.to), best(scenario, forward.from, forward.to));
     let lucky = |at: &Scenario| {
-        let chances = RUNGS.iter().map(|rung| chance(at, forward.from, forward.to, *rung));
-        chances.into_iter().any(|chance| matches!(chance, Chance::Perhaps | Chance::Likely))
+        let mut chances = Rung::ALL.into_iter().map(|rung| chance(at, forward.from, forward.to, rung));
+        chances.any(|chance| matches!(chance, Chance::Perhaps | Chance::Likely))
     };
     if before.is_some() != after.is_some() || (after.is_none() && (lucky(&calm) || lucky(scenario))) {
         // Who moves has a path for a part of the time, and some find one by luck.

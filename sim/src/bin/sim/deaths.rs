@@ -5,13 +5,13 @@
 //! still, when it has to be on its best rung again, and that the session does not run to and fro.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use inp2p_core::path::Rung;
 use inp2p_sim::run::{End, Keep, Report};
 use inp2p_sim::scenario::Scenario;
+
+use crate::parallel::in_parallel;
 
 /// What dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,25 +66,11 @@ struct Outcome {
 /// Runs so many seeds on all processors. Whether all is as it has to be.
 pub(crate) fn sweep(first: u64, count: u64, judged: impl Fn(&Scenario, Keep) -> Report + Sync) -> bool {
     let begun = Instant::now();
-    let next = AtomicU64::new(0);
-    let outcomes = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let done = next.fetch_add(1, Ordering::Relaxed);
-                    if done >= count {
-                        return;
-                    }
-                    let outcome = outcome(first + done, &judged);
-                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
-                    super::progress(done + 1, count, begun);
-                }
-            });
-        }
+    let outcomes = in_parallel(count, |done| {
+        let outcome = outcome(first + done, &judged);
+        super::progress(done + 1, count, begun);
+        outcome
     });
-    let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{count} seeds from {first} in {:.0?}", begun.elapsed());
     let mut good = true;
     for (at, (death, limit)) in DEATHS.iter().enumerate() {

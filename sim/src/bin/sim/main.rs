@@ -15,17 +15,18 @@
 
 mod deaths;
 mod pairs;
+mod parallel;
 mod punching;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use inp2p_sim::run::{Keep, Report, run};
 use inp2p_sim::scenario::Scenario;
+use parallel::in_parallel;
 use proptest::strategy::ValueTree;
 
 fn main() -> ExitCode {
@@ -92,24 +93,12 @@ struct Sum {
 
 fn sweep(first: u64, count: u64) -> bool {
     let begun = Instant::now();
-    let next = AtomicU64::new(0);
     let sum = Mutex::new(Sum::default());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let done = next.fetch_add(1, Ordering::Relaxed);
-                    if done >= count {
-                        return;
-                    }
-                    let seed = first + done;
-                    let report = judged(&Scenario::generate(seed), Keep::Nothing);
-                    add(&mut sum.lock().unwrap_or_else(PoisonError::into_inner), seed, &report);
-                    progress(done + 1, count, begun);
-                }
-            });
-        }
+    in_parallel(count, |done| {
+        let seed = first + done;
+        let report = judged(&Scenario::generate(seed), Keep::Nothing);
+        add(&mut sum.lock().unwrap_or_else(PoisonError::into_inner), seed, &report);
+        progress(done + 1, count, begun);
     });
     let mut sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     sum.failed.sort_unstable();

@@ -11,7 +11,8 @@ use inp2p_sim::oracle;
 use inp2p_sim::run::{Half, Keep, meetings, run};
 use inp2p_sim::scenario::{Forward, Manner, Node, Scenario, Stream};
 
-use crate::punching::{in_parallel, pair};
+use crate::parallel::in_parallel;
+use crate::punching::pair;
 
 /// Puts the table into the page, at its end if it has no place for it; a page that is not there is made.
 pub(crate) fn write(page: &str) -> Result<bool, String> {

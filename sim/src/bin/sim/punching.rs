@@ -1,7 +1,5 @@
 //! How often, how soon and at what cost pairs of NATs are punched, over many seeds: `sim punching SEEDS`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use inp2p_core::path::Rung;
@@ -9,6 +7,8 @@ use inp2p_sim::nat::Preset;
 use inp2p_sim::oracle::{self, Chance};
 use inp2p_sim::run::{Meeting, meetings};
 use inp2p_sim::scenario::{Forward, Line, Node, Scenario};
+
+use crate::parallel::in_parallel;
 
 /// What is asked of a pair.
 #[derive(Debug, Clone, Copy)]
@@ -95,30 +95,6 @@ pub(crate) fn pair(own: Preset, peer: Preset, loss: u16, seed: u64) -> Scenario 
         forwards: vec![Forward { from: 0, to: 1 }],
         ..Scenario::default()
     }
-}
-
-/// What `job` makes of each number below `count`, on all processors.
-pub(crate) fn in_parallel<T: Send>(count: u64, job: impl Fn(u64) -> T + Sync) -> Vec<T> {
-    let next = AtomicU64::new(0);
-    let results = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= count {
-                        return;
-                    }
-                    let result = job(number);
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push((number, result));
-                }
-            });
-        }
-    });
-    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    results.sort_by_key(|(number, _)| *number);
-    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// What the lines lose, the connections to the server lose too, so one side may hear late of an attempt: what is
