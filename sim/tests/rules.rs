@@ -44,10 +44,9 @@ fn rule_01_two_that_reach_for_each_other_at_once_agree_on_one_link() {
     }
 }
 
-/// A key holds one name on a server.
-#[test]
-fn rule_01_a_second_name_for_one_key_is_refused() {
-    let world = World::new(1);
+/// A world in which the server runs.
+fn with_server(seed: u64) -> World {
+    let world = World::new(seed);
     let server = world.public_host("server", 10, LinkConfig::default());
     world.program(server, |net| {
         let inner = net.clone();
@@ -56,6 +55,13 @@ fn rule_01_a_second_name_for_one_key_is_refused() {
             std::future::pending::<()>().await;
         });
     });
+    world
+}
+
+/// A key holds one name on a server.
+#[test]
+fn rule_01_a_second_name_for_one_key_is_refused() {
+    let world = with_server(1);
     let connected = ["a", "b"].map(|name| {
         let host = world.public_host(name, u16::from(name.as_bytes()[0]), LinkConfig::default());
         let net = world.net(host);
@@ -175,15 +181,7 @@ fn rule_08_lanes_live_and_end_apart_on_a_rough_line() {
 /// bounded, at either end.
 #[test]
 fn rule_09_readers_that_stop_bound_what_a_session_holds() {
-    let world = World::new(9);
-    let server = world.public_host("server", 10, LinkConfig::default());
-    world.program(server, |net| {
-        let inner = net.clone();
-        net.spawn("main", async move {
-            let _server = inp2p_driver::server::start(inner.clone(), programs::server(&inner)).await.unwrap();
-            std::future::pending::<()>().await;
-        });
-    });
+    let world = with_server(9);
     for (name, number, forwards) in [("a", 11, &["2000:b:22"][..]), ("b", 12, &[])] {
         let host = world.public_host(name, number, LinkConfig::default());
         let net = world.net(host);
