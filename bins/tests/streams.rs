@@ -119,9 +119,11 @@ fn a_hundred_readers_that_stop_cost_no_more_than_the_cap() {
     assert!(still.is_some(), "bytes flow although nobody reads");
     for (node, before) in [&a, &b].into_iter().zip(before) {
         let grown = settled_memory(node).saturating_sub(before);
-        // The cap of a session: a pool of 8 MiB, and 16 KiB of initial credit for each of 100 streams, held
-        // at most once on either side; as much again for what the allocator and the link's buffers add.
-        assert!(grown < 2 * (8 * 1024 + 100 * 16), "{}: grew by {grown} KiB", node.program.name());
+        // What may be held on either side: the session's pool of 8 MiB, 16 KiB of initial credit for each of
+        // 100 streams, and 8 MiB in the link's windows. The allocator keeps pieces of what came and went in
+        // between: half as much again.
+        let cap = (8 * 1024 + 100 * 16 + 8 * 1024) * 3 / 2;
+        assert!(grown < cap, "{}: grew by {grown} KiB, more than {cap}", node.program.name());
     }
     // They are slow, not dead.
     for mut stream in stalled {
