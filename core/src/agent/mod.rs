@@ -3,7 +3,8 @@
 //! It keeps the node logged in at the server (`signal`, `online`), answers what that asks (`requests`), says
 //! where the node can be reached (`addresses`), keeps the port forwards listening (`forwards`), and sees to
 //! it that there is a session with every peer that one is wanted with (`peer`, `peers`). It holds servers
-//! and peers to the keys that they first came with (`pins`).
+//! and peers to the keys that they first came with (`pins`), and all attempts to what their NAT has room for
+//! (`guesses`).
 //!
 //! What it does not do: it opens no path and carries no byte. A path is sought by the peer's session, which
 //! gets [`Action::Attempt`] and tells by [`SessionNews`] what came of it. The loss of signalling ends no
@@ -19,6 +20,7 @@
 mod addresses;
 mod config;
 mod forwards;
+mod guesses;
 pub mod io;
 mod online;
 mod peer;
@@ -66,6 +68,7 @@ pub struct Agent {
     pins: pins::Pins,
     relaying: relay::Relaying,
     reconnects: reconnect::Reconnects,
+    guesses: guesses::Guesses,
     nat: Nat,
     report: Reporting,
     counters: Counters,
@@ -143,6 +146,7 @@ impl Agent {
             peers: peers::Peers::new(rng.fork("peers")),
             forwards: Forwards::new(rules, config.push, node, user)?,
             reconnects: reconnect::Reconnects::new(now, pins.kept()),
+            guesses: guesses::Guesses::default(),
             pins,
             relaying: relay::Relaying::new(config.relay.clone()),
             nat: Nat::default(),
@@ -553,6 +557,7 @@ impl Agent {
                 }
             }
             SessionNews::RelaysWanted { attempt } => self.relays_wanted(now, name.clone(), attempt),
+            SessionNews::Guessed { attempt, entries } => self.guessed(now, attempt, entries),
             SessionNews::AttemptDone { attempt, outcomes } => {
                 let outcomes: Vec<Outcome> = outcomes.into_iter().take(MAX_OUTCOMES).collect();
                 peer.done(now, attempt, outcomes.clone(), rng);

@@ -4,10 +4,12 @@
 use std::time::{Duration, Instant};
 
 use super::forwards::{Pushed, Waiter, own};
+use super::guesses::BUDGET;
 use super::io::Action;
 use super::{Agent, Phase, relay};
 use crate::ids::{ConnId, PeerName, PublicKey};
 use crate::path::RungSet;
+use crate::punch::Effort;
 use crate::punch::tcp::COMMON_DELAY;
 use crate::session::Attempt;
 use crate::wire::message::{
@@ -99,7 +101,7 @@ impl Agent {
             self.counters.attempts += 1;
             tracing::debug!(peer = %name, attempt = ?start.attempt, asked = start.asked, "attempt begins");
             let server_time = self.signal.clock().unix(now);
-            let attempt = Attempt {
+            let mut attempt = Attempt {
                 id: start.attempt,
                 punch_key: start.punch_key.into_array(),
                 candidates: start.candidates,
@@ -108,7 +110,11 @@ impl Agent {
                 own_nat: self.nat.report,
                 peer_nat: start.nat,
                 tcp_in: tcp_in(start.tcp_at_ms, server_time),
+                effort: Effort::Full,
             };
+            if let Some(effort) = self.afford(now, start.key, &attempt, BUDGET) {
+                attempt.effort = effort;
+            }
             let attempt = Box::new(attempt);
             self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt, targets });
         }

@@ -22,7 +22,7 @@ pub mod udp;
 mod why;
 
 pub use fan::{Fan, GAP, Ports, Sockets};
-pub use plan::{Plan, Situation, Target, Trust, Way};
+pub use plan::{Effort, Plan, Situation, Target, Trust, Way};
 pub use why::Why;
 
 #[cfg(test)]

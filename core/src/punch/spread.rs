@@ -101,6 +101,11 @@ impl Spread {
         Some((UdpPath::new(socket?, to?), ttl))
     }
 
+    /// Whether what it sends makes entries in the own NAT's table that are not there yet.
+    pub(super) fn is_first_pass(&self) -> bool {
+        self.pass == 0
+    }
+
     /// Whether it has been through all.
     pub(super) fn is_over(&self) -> bool {
         self.pass >= self.passes

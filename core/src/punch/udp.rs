@@ -138,6 +138,9 @@ pub struct Puncher {
     answered: (Instant, u32),
     probes: u32,
     guesses: u32,
+    /// How many entries those have made in the own NAT's table.
+    entries: u32,
+    is_spared: bool,
     has_given_up: bool,
     stage: Stage,
     actions: VecDeque<Action>,
@@ -190,6 +193,8 @@ impl Puncher {
             answered: (now, 0),
             probes: 0,
             guesses: 0,
+            entries: 0,
+            is_spared: plan.is_spared,
             has_given_up: false,
             stage: Stage::Seeking,
             actions: VecDeque::new(),
@@ -253,6 +258,11 @@ impl Puncher {
     /// When it gives up, unless a path is found.
     pub fn end(&self) -> Instant {
         self.end
+    }
+
+    /// How many entries of the own NAT's table were taken up by guessing and predicting.
+    pub fn entries(&self) -> u32 {
+        self.entries
     }
 
     /// How many requests were sent.
@@ -415,12 +425,14 @@ impl Puncher {
             self.actions.push_back(Action::Open(fan.port()));
             return false;
         }
+        let is_new = fan.is_first_pass();
         let aim = fan.next(now, &mut self.shuffled);
         if fan.is_over() {
             self.fans.pop_front();
         }
         let Some((path, ttl)) = aim else { return false };
         self.guesses += 1;
+        self.entries += u32::from(is_new);
         self.ask(now, path, ttl);
         true
     }
@@ -443,6 +455,7 @@ impl Puncher {
     fn give_up(&mut self) {
         let why = match self.known.is_empty() {
             false => Why::OneWay,
+            true if self.is_spared => Why::Spared { probes: self.probes },
             true => Why::Silence { probes: self.probes, guesses: self.guesses },
         };
         self.finish();

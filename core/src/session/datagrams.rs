@@ -7,6 +7,7 @@ use super::carrier::{Above, Carrier, Slot, Stage, Udp};
 use super::lane::Lane;
 use super::punching::Punch;
 use super::{Action, Ending, LinkId, Session};
+use crate::agent::io::SessionNews;
 use crate::ids::{AttemptId, SockId};
 use crate::link::udp::{InitialId, Label, ProbeTag, Transmit, UdpConfig, UdpPath};
 use crate::link::{Role, UdpLink};
@@ -48,6 +49,7 @@ impl Session {
             }
             return;
         }
+        let guesses = plan.entries() > 0;
         let paths: Vec<(UdpPath, Option<u32>)> = plan
             .targets
             .iter()
@@ -95,7 +97,7 @@ impl Session {
                 older.punch.give_way(now);
             }
         }
-        let punch = Punch::new(Puncher::new(config, now, self.rng.bytes()));
+        let punch = Punch::new(Puncher::new(config, now, self.rng.bytes()), guesses);
         let end = punch.end();
         if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {
             run.lasts_until(end);
@@ -232,6 +234,9 @@ impl Session {
         let Carrier::Udp(udp) = carrier else { return Ok(()) };
         let Udp { link, lane, punch, frames, path, .. } = &mut **udp;
         punch.settle(id, link, actions);
+        if let Some(entries) = punch.guessed() {
+            actions.push_back(Action::News(SessionNews::Guessed { attempt: *attempt, entries }));
+        }
         if path.is_none() && link.path().is_some() {
             *path = link.path();
             *remote = path.map(|path| path.remote);

@@ -235,7 +235,8 @@ impl<N: Net> Task<N> {
             | SessionNews::Agreed(_)
             | SessionNews::RelayRtt { .. }
             | SessionNews::RelayFailed { .. }
-            | SessionNews::RelaysWanted { .. } => {}
+            | SessionNews::RelaysWanted { .. }
+            | SessionNews::Guessed { .. } => {}
         }
         self.news_backlog.push_back(news);
     }

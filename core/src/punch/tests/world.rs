@@ -11,7 +11,7 @@ use crate::link::udp::UdpPath;
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, RungSet, Transport};
 use crate::punch::udp::{Action, Config, Input, Puncher};
-use crate::punch::{Plan, Situation, Why};
+use crate::punch::{Effort, Plan, Situation, Why};
 use crate::rng::Rng;
 
 pub(super) const ATTEMPT: AttemptId = AttemptId([7; 16]);
@@ -130,6 +130,7 @@ impl World {
                 address: public,
             }],
             rungs: RungSet::ALL,
+            effort: Effort::Full,
         })
     }
 

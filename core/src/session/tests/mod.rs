@@ -13,6 +13,7 @@ use crate::link::preface;
 use crate::mux::{Event, Key, Protocol};
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Rung, RungSet, Verdict};
+use crate::punch::Effort;
 
 /// Two nodes; `sides[0]` is the controlling one.
 struct Pair {
@@ -123,6 +124,7 @@ impl Pair {
                 own_nat: NatReport::default(),
                 peer_nat: NatReport::default(),
                 tcp_in: Some(Duration::ZERO),
+                effort: Effort::Full,
             };
             self.sides[side].session.attempt(self.now, attempt);
         }
@@ -307,7 +309,8 @@ impl Pair {
             | SessionNews::Down { .. }
             | SessionNews::RelayRtt { .. }
             | SessionNews::RelayFailed { .. }
-            | SessionNews::RelaysWanted { .. } => None,
+            | SessionNews::RelaysWanted { .. }
+            | SessionNews::Guessed { .. } => None,
         };
         self.sides[at].news.iter().filter_map(done).collect()
     }
@@ -554,6 +557,7 @@ fn an_attempt_that_is_over_dials_no_more() {
         own_nat: NatReport::default(),
         peer_nat: NatReport::default(),
         tcp_in: Some(Duration::ZERO),
+        effort: Effort::Full,
     };
     let run = |session: &mut Session, until: Instant| {
         let (mut dialled, mut closed) = (Vec::new(), Vec::new());

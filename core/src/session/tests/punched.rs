@@ -7,6 +7,7 @@ use super::*;
 use crate::link::udp::Demux;
 use crate::nat::NatReport;
 use crate::path::CandidateKind;
+use crate::punch::Effort;
 use crate::punch::tests::nat::{CONE, FULL_CONE, Kind, LINUX, MAIN, Nat, REGULAR, SYMMETRIC};
 
 /// One way, between the NATs.
@@ -79,6 +80,7 @@ impl World {
                 own_nat: report(&self.ends[at]),
                 peer_nat: report(&self.ends[1 - at]),
                 tcp_in: Some(Duration::ZERO),
+                effort: Effort::Full,
             };
             self.ends[at].session.attempt(self.now, attempt);
         }
