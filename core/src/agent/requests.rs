@@ -69,7 +69,11 @@ impl Agent {
         self.signal.answer(conn, request, refused, &mut self.actions);
     }
 
-    fn punch_start(&mut self, now: Instant, start: PunchStart) -> Result<PunchStartReply, Refused> {
+    pub(super) fn punch_start(
+        &mut self,
+        now: Instant,
+        start: PunchStart,
+    ) -> Result<PunchStartReply, Refused> {
         let name = own(&self.config.user, start.peer);
         let oneself = name.user.is_none() && name.node == self.config.node;
         if oneself || start.key == self.config.identity.public() {

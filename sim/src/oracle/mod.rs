@@ -66,15 +66,18 @@ fn undisturbed(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
     }
 }
 
-/// Whether another node of the house may have the port that a NAT would keep: then this one's differs from peer to
-/// peer, by who of the house talks to that peer.
+/// Whether another node of the house may have the port that a NAT would keep, or this one at an address that it has
+/// left: then its port differs from peer to peer, by who of the house talks, or has talked, to that peer.
 fn clashes(scenario: &Scenario, node: usize) -> bool {
     let site = scenario.ends_at(node);
     let mut mates = (0..scenario.nodes.len()).filter(|mate| *mate != node);
-    paths::keeps_ports_by_peer(&site)
-        && mates.any(|mate| {
+    let mut is_shared = || {
+        mates.any(|mate| {
             [scenario.begins_at(mate), scenario.ends_at(mate)].iter().any(|at| at.house == site.house)
         })
+    };
+    let roams = |fault: &Trouble| matches!(fault.what, What::Roam(who) if who == node);
+    paths::keeps_ports_by_peer(&site) && (is_shared() || scenario.faults.iter().any(roams))
 }
 
 /// Whether the node's TCP port may be another one than it knows of: its NAT has forgotten all, and does not give

@@ -36,7 +36,7 @@ impl Told {
         let mut world = World::new(1);
         let node = world.add(Setup::new("a", 1));
         world.run(secs(5));
-        world.tell(node, AgentInput::Nat(Some(Box::new(own))));
+        world.tell(node, Input::Nat(Some(Box::new(own))));
         Self { world, node, peers: 0 }
     }
 
