@@ -24,20 +24,27 @@ pub(super) struct Guesses {
 struct Taken {
     attempt: AttemptId,
     entries: u32,
+    /// Whether the server had nothing to do with it.
+    is_blind: bool,
     /// When they are gone.
     until: Instant,
 }
 
 impl Guesses {
-    /// How many entries there may be at that time.
-    fn taken(&mut self, now: Instant) -> u32 {
+    /// How many more entries there may be at that time, for an attempt without the server or for another.
+    fn room(&mut self, now: Instant, is_blind: bool) -> u32 {
         self.taken.retain(|taken| taken.until > now);
-        self.taken.iter().map(|taken| taken.entries).fold(0, u32::saturating_add)
+        let taken = |of: fn(&Taken) -> bool| {
+            let entries = self.taken.iter().filter(|taken| of(taken)).map(|taken| taken.entries);
+            entries.fold(0, u32::saturating_add)
+        };
+        let room = BUDGET.saturating_sub(taken(|_| true));
+        if is_blind { room.min(WITHOUT_SERVER.saturating_sub(taken(|taken| taken.is_blind))) } else { room }
     }
 
     /// Keeps so many for an attempt that begins.
-    fn take(&mut self, now: Instant, attempt: AttemptId, entries: u32, lifetime: Duration) {
-        self.taken.push_back(Taken { attempt, entries, until: now + LONGEST + lifetime });
+    fn take(&mut self, now: Instant, attempt: AttemptId, entries: u32, is_blind: bool, lifetime: Duration) {
+        self.taken.push_back(Taken { attempt, entries, is_blind, until: now + LONGEST + lifetime });
     }
 
     /// The attempt takes up no more, and has taken up so many.
@@ -51,14 +58,14 @@ impl Guesses {
 }
 
 impl Agent {
-    /// How much an attempt that begins may guess, of what it was meant to: as much as there is room for in a budget of
-    /// `room`. None if it needs to guess nothing.
+    /// How much an attempt that begins, without the server if it is blind, may guess of what it was meant to: as much
+    /// as there is room for. None if it needs to guess nothing.
     pub(super) fn afford(
         &mut self,
         now: Instant,
         peer: PublicKey,
         attempt: &Attempt,
-        room: u32,
+        is_blind: bool,
     ) -> Option<Effort> {
         let own = self.config.identity.public();
         let role = if own < peer { Role::Controlling } else { Role::Controlled };
@@ -66,14 +73,14 @@ impl Agent {
         if entries(Effort::Full) == 0 {
             return None;
         }
-        let left = room.saturating_sub(self.guesses.taken(now));
+        let left = self.guesses.room(now, is_blind);
         let meant = [Effort::Full, Effort::Once].into_iter().filter(|effort| *effort <= attempt.effort);
         let mut possible = meant.map(|effort| (effort, entries(effort)));
         let Some((effort, entries)) = possible.find(|(_, entries)| (1..=left).contains(entries)) else {
             return Some(Effort::Plain);
         };
         let lifetime = self.lifetime();
-        self.guesses.take(now, attempt.id, entries, lifetime);
+        self.guesses.take(now, attempt.id, entries, is_blind, lifetime);
         Some(effort)
     }
 
@@ -92,8 +99,8 @@ impl Agent {
 
 /// All that guesses may take up at a time: a whole one, and little more.
 pub(super) const BUDGET: u32 = 1_280;
-/// The same for an attempt without the server, when it is not even known whether there still is a peer: one round. The
-/// rest is left for the way back to the server, and for what is to be done then.
+/// How much of that may be for attempts without the server, when it is not even known whether there still is a peer: one
+/// round. The rest is left for the way back to the server, and for what is to be done then.
 pub(super) const WITHOUT_SERVER: u32 = 480;
 /// As long as most NATs keep mappings of UDP (RFC 4787 REQ-5), where it was not measured to be less.
 const LIFETIME: Duration = Duration::from_secs(120);
@@ -110,14 +117,14 @@ mod tests {
         let now = Instant::now();
         let mut guesses = Guesses::default();
         let (one, two) = (AttemptId([1; 16]), AttemptId([2; 16]));
-        guesses.take(now, one, 1_200, LIFETIME);
-        assert_eq!(guesses.taken(now), 1_200);
+        guesses.take(now, one, 1_200, false, LIFETIME);
+        assert_eq!((guesses.room(now, false), guesses.room(now, true)), (80, 80));
         guesses.done(now, one, 300, LIFETIME);
-        guesses.take(now, two, 512, LIFETIME);
-        assert_eq!(guesses.taken(now), 812);
+        guesses.take(now, two, 400, true, LIFETIME);
+        assert_eq!((guesses.room(now, false), guesses.room(now, true)), (580, 80));
         guesses.done(now, two, 0, LIFETIME);
-        assert_eq!(guesses.taken(now + LIFETIME - LONGEST), 300);
-        assert_eq!(guesses.taken(now + LIFETIME), 0);
+        assert_eq!(guesses.room(now + LIFETIME - LONGEST, false), BUDGET - 300);
+        assert_eq!(guesses.room(now + LIFETIME, false), BUDGET);
         assert!(guesses.taken.is_empty());
     }
 }

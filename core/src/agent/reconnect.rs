@@ -25,7 +25,6 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::guesses::WITHOUT_SERVER;
 use super::io::Action;
 use super::{Agent, relay};
 use crate::ids::{AttemptId, PeerName, PublicKey};
@@ -420,7 +419,7 @@ impl Agent {
             return;
         }
         let targets = relay::limits(name, peer.targets().cloned());
-        let affordable = if guesses { self.afford(now, key, &attempt, WITHOUT_SERVER) } else { None };
+        let affordable = if guesses { self.afford(now, key, &attempt, true) } else { None };
         let Some(known) = self.reconnects.known.get_mut(name) else { return };
         if guesses {
             // Where nothing has to be guessed, the other attempts do.

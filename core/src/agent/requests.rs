@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use super::forwards::{Pushed, Waiter, own};
-use super::guesses::BUDGET;
 use super::io::Action;
 use super::{Agent, Phase, relay};
 use crate::ids::{ConnId, PeerName, PublicKey};
@@ -116,7 +115,7 @@ impl Agent {
                 tcp_in: tcp_in(start.tcp_at_ms, server_time),
                 effort: Effort::Full,
             };
-            if let Some(effort) = self.afford(now, start.key, &attempt, BUDGET) {
+            if let Some(effort) = self.afford(now, start.key, &attempt, false) {
                 attempt.effort = effort;
             }
             let attempt = Box::new(attempt);
