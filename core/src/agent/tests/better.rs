@@ -144,3 +144,21 @@ fn a_link_in_doubt_does_not_wait_for_the_end_of_an_attempt() {
     peer.up(now + secs(2), link(), &mut rng);
     assert_eq!(peer.wish_due(now + secs(2)), None);
 }
+
+/// The network has gone, or become another one: whichever connection notices first, the one to the server is made
+/// anew at once.
+#[test]
+fn a_link_that_breaks_right_after_the_signalling_connection_has_that_made_anew_at_once() {
+    for breaks in [true, false] {
+        let (mut world, a, _) = World::pair();
+        world.run(secs(100));
+        world.cut(a);
+        world.run(secs(1));
+        if breaks {
+            world.news(a, "b", down("connection reset"));
+        }
+        world.run(secs(1));
+        // By itself it would wait for two seconds and a half at least.
+        assert_eq!(world.nodes[a].opens.len(), if breaks { 2 } else { 1 });
+    }
+}
