@@ -485,8 +485,8 @@ fn where_two_ways_to_a_relay_cross_one_is_taken_at_either_side() {
         world.attempt(false);
         world.advance(Duration::from_millis(2_500));
         assert_eq!((world.dialled.len(), world.websockets.len(), world.hanging.len()), (1, 1, 4));
-        for side in 0..2 {
-            world.let_in(side, firsts[side]);
+        for (side, first) in firsts.into_iter().enumerate() {
+            world.let_in(side, first);
             if together {
                 // The other one comes about before a word of the relay's has come by the first.
                 world.let_in(side, true);
