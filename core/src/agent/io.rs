@@ -136,13 +136,6 @@ pub enum SessionNews {
         /// Whether the peer ended it, or has started anew: a relay between the two is not to blame.
         by_peer: bool,
     },
-    /// No more ports are guessed for an attempt.
-    Guessed {
-        /// Which attempt.
-        attempt: AttemptId,
-        /// How many entries of the own NAT's table that has taken up.
-        entries: u32,
-    },
     /// An attempt is over, one way or the other.
     AttemptDone {
         /// Which attempt.

@@ -3,8 +3,7 @@
 //! It keeps the node logged in at the server (`signal`, `online`), answers what that asks (`requests`), says
 //! where the node can be reached (`addresses`), keeps the port forwards listening (`forwards`), and sees to
 //! it that there is a session with every peer that one is wanted with (`peer`, `peers`). It holds servers
-//! and peers to the keys that they first came with (`pins`), and all attempts to what their NAT has room for
-//! (`guesses`).
+//! and peers to the keys that they first came with (`pins`).
 //!
 //! What it does not do: it opens no path and carries no byte. A path is sought by the peer's session, which
 //! gets [`Action::Attempt`] and tells by [`SessionNews`] what came of it. The loss of signalling ends no
@@ -20,7 +19,6 @@
 mod addresses;
 mod config;
 mod forwards;
-mod guesses;
 pub mod io;
 mod online;
 mod peer;
@@ -49,6 +47,7 @@ use crate::due::earlier;
 use crate::ids::PeerName;
 use crate::nat::NatReport;
 use crate::path::{Candidate, Outcome, RungSet};
+use crate::punch::Budget;
 use crate::rng::Rng;
 use crate::time::WallClock;
 use crate::wire::Envelope;
@@ -68,7 +67,8 @@ pub struct Agent {
     pins: pins::Pins,
     relaying: relay::Relaying,
     reconnects: reconnect::Reconnects,
-    guesses: guesses::Guesses,
+    /// What all attempts may guess.
+    budget: Budget,
     nat: Nat,
     report: Reporting,
     counters: Counters,
@@ -146,7 +146,7 @@ impl Agent {
             peers: peers::Peers::new(rng.fork("peers")),
             forwards: Forwards::new(rules, config.push, node, user)?,
             reconnects: reconnect::Reconnects::new(now, pins.kept()),
-            guesses: guesses::Guesses::default(),
+            budget: Budget::default(),
             pins,
             relaying: relay::Relaying::new(config.relay.clone()),
             nat: Nat::default(),
@@ -292,6 +292,8 @@ impl Agent {
         let old = std::mem::replace(&mut self.nat.report, *report);
         let known = [self.nat.report.udp4, self.nat.report.udp6].into_iter().flatten();
         self.nat.is_awaited &= !known.into_iter().any(|side| side.blocked || side.public.is_some());
+        let lifetime = self.nat.report.udp4.and_then(|side| side.lifetime).and_then(|found| found.below);
+        self.budget.measured(lifetime.map(|seconds| Duration::from_secs(seconds.into())));
         // A renewed proof is news for the server alone.
         self.report.change(now);
         if let Some(every) = self.nat.report.keepalive()
@@ -557,7 +559,6 @@ impl Agent {
                 }
             }
             SessionNews::RelaysWanted { attempt } => self.relays_wanted(now, name.clone(), attempt),
-            SessionNews::Guessed { attempt, entries } => self.guessed(now, attempt, entries),
             SessionNews::AttemptDone { attempt, outcomes } => {
                 let outcomes: Vec<Outcome> = outcomes.into_iter().take(MAX_OUTCOMES).collect();
                 peer.done(now, attempt, outcomes.clone(), rng);

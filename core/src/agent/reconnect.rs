@@ -28,9 +28,10 @@ use sha2::{Digest, Sha256};
 use super::io::Action;
 use super::{Agent, relay};
 use crate::ids::{AttemptId, PeerName, PublicKey};
+use crate::link::Role;
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Transport};
-use crate::punch::Effort;
+use crate::punch::{Effort, Plan};
 use crate::rng::Rng;
 use crate::session::Attempt;
 use crate::wire::message::MAX_CANDIDATES;
@@ -403,7 +404,7 @@ impl Agent {
         let candidates = known.kept.candidates.clone();
         let peer_nat = self.reconnects.located.get(name).map(|(_, nat)| *nat).unwrap_or_default();
         let guesses = number > GUESSES;
-        let mut attempt = Attempt {
+        let attempt = Attempt {
             id,
             punch_key,
             candidates,
@@ -413,20 +414,27 @@ impl Agent {
             peer_nat,
             tcp_in: None,
             effort: if guesses { Effort::Once } else { Effort::Plain },
+            budget: self.budget.clone(),
         };
         let Some((peer, _)) = self.peers.enter(name) else { return };
         if peer.link().is_some() || !peer.is_for(key) {
             return;
         }
         let targets = relay::limits(name, peer.targets().cloned());
-        let affordable = if guesses { self.afford(now, key, &attempt, true) } else { None };
+        // What the guess takes up, and what there is room for.
+        let role = if self.config.identity.public() < key { Role::Controlling } else { Role::Controlled };
+        let entries = Plan::new(&attempt.situation(role)).entries();
+        let room = self.budget.room(now, true);
         let Some(known) = self.reconnects.known.get_mut(name) else { return };
         if guesses {
-            // Where nothing has to be guessed, the other attempts do.
-            known.guess.failures =
-                known.guess.failures.saturating_add(u32::from(affordable != Some(Effort::Plain)));
-            let Some(effort @ (Effort::Once | Effort::Full)) = affordable else { return };
-            attempt.effort = effort;
+            if entries > room {
+                return;
+            }
+            known.guess.failures = known.guess.failures.saturating_add(1);
+            if entries == 0 {
+                // Nothing has to be guessed: the other attempts do.
+                return;
+            }
             known.guess.attempt = Some(id);
             // It would give way to another.
             known.due = known.due.map(|due| due.max(now + SLOT));

@@ -68,11 +68,7 @@ impl Agent {
         self.signal.answer(conn, request, refused, &mut self.actions);
     }
 
-    pub(super) fn punch_start(
-        &mut self,
-        now: Instant,
-        start: PunchStart,
-    ) -> Result<PunchStartReply, Refused> {
+    fn punch_start(&mut self, now: Instant, start: PunchStart) -> Result<PunchStartReply, Refused> {
         let name = own(&self.config.user, start.peer);
         let oneself = name.user.is_none() && name.node == self.config.node;
         if oneself || start.key == self.config.identity.public() {
@@ -104,7 +100,7 @@ impl Agent {
             self.counters.attempts += 1;
             tracing::debug!(peer = %name, attempt = ?start.attempt, asked = start.asked, "attempt begins");
             let server_time = self.signal.clock().unix(now);
-            let mut attempt = Attempt {
+            let attempt = Attempt {
                 id: start.attempt,
                 punch_key: start.punch_key.into_array(),
                 candidates: start.candidates,
@@ -114,10 +110,8 @@ impl Agent {
                 peer_nat: start.nat,
                 tcp_in: tcp_in(start.tcp_at_ms, server_time),
                 effort: Effort::Full,
+                budget: self.budget.clone(),
             };
-            if let Some(effort) = self.afford(now, start.key, &attempt, false) {
-                attempt.effort = effort;
-            }
             let attempt = Box::new(attempt);
             self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt, targets });
         }

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::aim::{Aim, Known};
+use super::budget::Budget;
 use super::fan::GAP;
 use super::plan::{Plan, Way};
 use super::ports::Shuffled;
@@ -53,6 +54,10 @@ pub struct Config<'a> {
     pub main6: SockId,
     /// What to do.
     pub plan: Plan,
+    /// What guesses draw on.
+    pub budget: Budget,
+    /// Whether the server has nothing to do with it.
+    pub is_blind: bool,
 }
 
 /// Something that happened.
@@ -138,8 +143,9 @@ pub struct Puncher {
     answered: (Instant, u32),
     probes: u32,
     guesses: u32,
-    /// How many entries those have made in the own NAT's table.
-    entries: u32,
+    budget: Budget,
+    is_blind: bool,
+    /// Whether more would be guessed if there were room.
     is_spared: bool,
     has_given_up: bool,
     stage: Stage,
@@ -193,7 +199,8 @@ impl Puncher {
             answered: (now, 0),
             probes: 0,
             guesses: 0,
-            entries: 0,
+            budget: config.budget,
+            is_blind: config.is_blind,
             is_spared: plan.is_spared,
             has_given_up: false,
             stage: Stage::Seeking,
@@ -258,11 +265,6 @@ impl Puncher {
     /// When it gives up, unless a path is found.
     pub fn end(&self) -> Instant {
         self.end
-    }
-
-    /// How many entries of the own NAT's table were taken up by guessing and predicting.
-    pub fn entries(&self) -> u32 {
-        self.entries
     }
 
     /// How many requests were sent.
@@ -419,20 +421,27 @@ impl Puncher {
             return true;
         }
         let Some(fan) = self.fans.front_mut().filter(|_| !self.is_opening) else { return false };
+        let is_new = fan.makes_entry();
+        if is_new && self.budget.room(now, self.is_blind) == 0 {
+            self.is_spared = true;
+            self.fans.pop_front();
+            return false;
+        }
         if fan.wants_socket() {
             // Opened when its first probe leaves: so many at once would be a burst of their own.
             self.is_opening = true;
             self.actions.push_back(Action::Open(fan.port()));
             return false;
         }
-        let is_new = fan.is_first_pass();
         let aim = fan.next(now, &mut self.shuffled);
         if fan.is_over() {
             self.fans.pop_front();
         }
         let Some((path, ttl)) = aim else { return false };
         self.guesses += 1;
-        self.entries += u32::from(is_new);
+        if is_new {
+            self.budget.take(now, self.is_blind);
+        }
         self.ask(now, path, ttl);
         true
     }

@@ -11,7 +11,7 @@ use crate::ids::AttemptId;
 use crate::link::Role;
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Outcome, Rung, RungSet, Transport, Verdict};
-use crate::punch::{Effort, Situation, Why};
+use crate::punch::{Budget, Effort, Situation, Why};
 use crate::relay::Access;
 
 /// What a session is to try, as the server's `PunchStart` says.
@@ -35,6 +35,8 @@ pub struct Attempt {
     pub tcp_in: Option<Duration>,
     /// How many ports may be guessed.
     pub effort: Effort,
+    /// What that draws on.
+    pub budget: Budget,
 }
 
 impl std::fmt::Debug for Attempt {
@@ -385,6 +387,7 @@ mod tests {
             peer_nat: NatReport::default(),
             tcp_in: None,
             effort: Effort::Full,
+            budget: Budget::default(),
         }
     }
 

@@ -7,13 +7,12 @@ use super::carrier::{Above, Carrier, Slot, Stage, Udp};
 use super::lane::Lane;
 use super::punching::Punch;
 use super::{Action, Ending, LinkId, Session};
-use crate::agent::io::SessionNews;
 use crate::ids::{AttemptId, SockId};
 use crate::link::udp::{InitialId, Label, ProbeTag, Transmit, UdpConfig, UdpPath};
 use crate::link::{Role, UdpLink};
 use crate::path::Transport;
 use crate::punch::udp::{Config, Puncher};
-use crate::punch::{Plan, Trust};
+use crate::punch::{Effort, Plan, Trust};
 
 /// What leads to a link over UDP: for [`crate::link::udp::Demux`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +48,6 @@ impl Session {
             }
             return;
         }
-        let guesses = plan.entries() > 0;
         let paths: Vec<(UdpPath, Option<u32>)> = plan
             .targets
             .iter()
@@ -89,6 +87,8 @@ impl Session {
             main4: socket,
             main6: socket,
             plan,
+            budget: run.attempt.budget.clone(),
+            is_blind: run.attempt.effort != Effort::Full,
         };
         for slot in &mut self.links {
             if let Carrier::Udp(older) = &mut slot.carrier
@@ -97,7 +97,7 @@ impl Session {
                 older.punch.give_way(now);
             }
         }
-        let punch = Punch::new(Puncher::new(config, now, self.rng.bytes()), guesses);
+        let punch = Punch::new(Puncher::new(config, now, self.rng.bytes()));
         let end = punch.end();
         if let Some(run) = self.runs.iter_mut().find(|run| run.id() == id) {
             run.lasts_until(end);
@@ -234,9 +234,6 @@ impl Session {
         let Carrier::Udp(udp) = carrier else { return Ok(()) };
         let Udp { link, lane, punch, frames, path, .. } = &mut **udp;
         punch.settle(id, link, actions);
-        if let Some(entries) = punch.guessed() {
-            actions.push_back(Action::News(SessionNews::Guessed { attempt: *attempt, entries }));
-        }
         if path.is_none() && link.path().is_some() {
             *path = link.path();
             *remote = path.map(|path| path.remote);

@@ -28,15 +28,11 @@ pub(super) struct Punch {
     why: Option<Why>,
     /// Whether the link is up.
     is_linked: bool,
-    /// Whether it is yet to be told how many ports were guessed.
-    guesses: bool,
 }
 
 impl Punch {
-    /// `guesses`: whether ports may be guessed.
-    pub(super) fn new(puncher: Puncher, guesses: bool) -> Self {
-        let (outbox, sockets) = (VecDeque::new(), Vec::new());
-        Self { puncher, outbox, sockets, why: None, is_linked: false, guesses }
+    pub(super) fn new(puncher: Puncher) -> Self {
+        Self { puncher, outbox: VecDeque::new(), sockets: Vec::new(), why: None, is_linked: false }
     }
 
     /// Whether this datagram is for the puncher, before the link is up.
@@ -78,11 +74,6 @@ impl Punch {
     /// When it is given up, unless a path is found.
     pub(super) fn end(&self) -> Instant {
         self.puncher.end()
-    }
-
-    /// How many entries of the own NAT's table guesses have taken up, once there are no more to come.
-    pub(super) fn guessed(&mut self) -> Option<u32> {
-        (!self.puncher.is_seeking() && std::mem::take(&mut self.guesses)).then(|| self.puncher.entries())
     }
 
     /// Why it was given up, told once.

@@ -235,8 +235,7 @@ impl<N: Net> Task<N> {
             | SessionNews::Agreed(_)
             | SessionNews::RelayRtt { .. }
             | SessionNews::RelayFailed { .. }
-            | SessionNews::RelaysWanted { .. }
-            | SessionNews::Guessed { .. } => {}
+            | SessionNews::RelaysWanted { .. } => {}
         }
         self.news_backlog.push_back(news);
     }

@@ -13,7 +13,7 @@ use crate::link::preface;
 use crate::mux::{Event, Key, Protocol};
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Rung, RungSet, Verdict};
-use crate::punch::Effort;
+use crate::punch::{Budget, Effort};
 
 /// Two nodes; `sides[0]` is the controlling one.
 struct Pair {
@@ -125,6 +125,7 @@ impl Pair {
                 peer_nat: NatReport::default(),
                 tcp_in: Some(Duration::ZERO),
                 effort: Effort::Full,
+                budget: Budget::default(),
             };
             self.sides[side].session.attempt(self.now, attempt);
         }
@@ -309,8 +310,7 @@ impl Pair {
             | SessionNews::Down { .. }
             | SessionNews::RelayRtt { .. }
             | SessionNews::RelayFailed { .. }
-            | SessionNews::RelaysWanted { .. }
-            | SessionNews::Guessed { .. } => None,
+            | SessionNews::RelaysWanted { .. } => None,
         };
         self.sides[at].news.iter().filter_map(done).collect()
     }
@@ -558,6 +558,7 @@ fn an_attempt_that_is_over_dials_no_more() {
         peer_nat: NatReport::default(),
         tcp_in: Some(Duration::ZERO),
         effort: Effort::Full,
+        budget: Budget::default(),
     };
     let run = |session: &mut Session, until: Instant| {
         let (mut dialled, mut closed) = (Vec::new(), Vec::new());

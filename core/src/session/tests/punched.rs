@@ -7,8 +7,8 @@ use super::*;
 use crate::link::udp::Demux;
 use crate::nat::NatReport;
 use crate::path::CandidateKind;
-use crate::punch::Effort;
 use crate::punch::tests::nat::{CONE, FULL_CONE, Kind, LINUX, MAIN, Nat, REGULAR, SYMMETRIC};
+use crate::punch::{Budget, Effort};
 
 /// One way, between the NATs.
 const DELAY: Duration = Duration::from_millis(20);
@@ -81,6 +81,7 @@ impl World {
                 peer_nat: report(&self.ends[1 - at]),
                 tcp_in: Some(Duration::ZERO),
                 effort: Effort::Full,
+                budget: Budget::default(),
             };
             self.ends[at].session.attempt(self.now, attempt);
         }

@@ -4,7 +4,7 @@
 use super::*;
 use crate::agent::io::Via;
 use crate::nat::NatReport;
-use crate::punch::Effort;
+use crate::punch::{Budget, Effort};
 use crate::relay::ticket::VALID;
 use crate::relay::{Access, Answer, Credential, Proof, Reason, RelayOffer, Ticket, TicketKey, Tier};
 use crate::time::WallClock;
@@ -140,6 +140,7 @@ impl World {
                 peer_nat: NatReport::default(),
                 tcp_in: None,
                 effort: Effort::Full,
+                budget: Budget::default(),
             };
             self.sessions[side].attempt(self.now, attempt);
         }
@@ -376,6 +377,7 @@ fn relays_wait_for_the_direct_rungs_and_each_tier_for_the_one_before() {
             peer_nat: NatReport::default(),
             tcp_in: None,
             effort: Effort::Full,
+            budget: Budget::default(),
         };
         world.sessions[0].attempt(world.now, attempt);
         world.advance(Duration::from_secs(2));
