@@ -66,7 +66,8 @@ fn ports_are_guessed_without_the_server_by_both_sides_at_once_and_ever_more_seld
     assert!(ours[0].0 - begun <= secs(3 + 8), "{ours:?}");
     let apart: Vec<u64> =
         ours.windows(2).map(|two| (two[1].0 - two[0].0).as_secs_f64().round() as u64).collect();
-    assert!((120..=256).contains(&apart[0]), "{apart:?}");
+    // Nothing is really sent here that would take up room.
+    assert!(apart[0] <= 128 && apart.is_sorted(), "{apart:?}");
     assert_eq!(apart.last(), Some(&1_024), "{apart:?}");
     // The others keep their pace.
     let attempts = world.nodes[a].attempts.iter().filter(|(at, ..)| *at >= begun).count();
