@@ -424,7 +424,7 @@ impl Agent {
         // What the guess takes up, and what there is room for.
         let role = if self.config.identity.public() < key { Role::Controlling } else { Role::Controlled };
         let entries = Plan::new(&attempt.situation(role)).entries();
-        let room = self.budget.room(now, true);
+        let room = self.budget.room_to_guess(now, true);
         let Some(known) = self.reconnects.known.get_mut(name) else { return };
         if guesses {
             if entries > room {

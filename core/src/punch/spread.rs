@@ -13,6 +13,7 @@ use crate::link::udp::UdpPath;
 pub(super) struct Spread {
     /// Whether there is more than one pair.
     is_many: bool,
+    is_guess: bool,
     sockets: Vec<SockId>,
     ports: Ports,
     openers: u32,
@@ -37,6 +38,7 @@ impl Spread {
         };
         Self {
             is_many,
+            is_guess: fan.is_guess,
             sockets,
             ports: fan.ports,
             openers: fan.openers,
@@ -103,6 +105,11 @@ impl Spread {
             self.pass_began = (self.pass_began + self.pause).max(now);
         }
         Some((UdpPath::new(socket?, to?), ttl))
+    }
+
+    /// Whether it is a round of a guess.
+    pub(super) fn is_guess(&self) -> bool {
+        self.is_guess
     }
 
     /// Whether what it sends next makes an entry in the own NAT's table, one of many.

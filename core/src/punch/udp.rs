@@ -422,7 +422,8 @@ impl Puncher {
         }
         let Some(fan) = self.fans.front_mut().filter(|_| !self.is_opening) else { return false };
         let is_new = fan.makes_entry();
-        if is_new && self.budget.room(now, self.is_blind) == 0 {
+        let room = if fan.is_guess() { Budget::room_to_guess } else { Budget::room };
+        if is_new && room(&self.budget, now, self.is_blind) == 0 {
             self.is_spared = true;
             self.fans.pop_front();
             return false;
