@@ -14,7 +14,7 @@ use inp2p_driver::relay::Carrier;
 use inp2p_driver::setup::ciphers;
 use inp2p_driver::testkit::relay::World;
 use inp2p_driver::testkit::within;
-use inp2p_driver::web::{AdminClient, AdminKey, FrontConfig, SignalServer, connect_relay, serve, tls};
+use inp2p_driver::web::{AdminClient, AdminKey, FrontConfig, Known, SignalServer, connect_relay, serve, tls};
 use inp2p_runtime_tokio::{TokioNet, run};
 
 type Stream = Carrier<<TokioNet as Net>::Stream>;
@@ -57,7 +57,7 @@ async fn dial(net: &TokioNet, at: SocketAddr, way: Way) -> Stream {
         Way::Ws => None,
         Way::Wss => Some(tls::client_config(net, ciphers(), None).unwrap()),
     };
-    let server = SignalServer { host: at.ip().to_string(), port: at.port(), tls };
+    let server = SignalServer { host: at.ip().to_string(), port: at.port(), tls, known: Known::default() };
     Carrier::Inside(connect_relay(net, &server).await.unwrap())
 }
 

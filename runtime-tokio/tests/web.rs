@@ -16,7 +16,7 @@ use inp2p_core::status::{RelayStatus, Status};
 use inp2p_driver::net::{Net, Store, TcpConfig};
 use inp2p_driver::os::FileStore;
 use inp2p_driver::web::{
-    AdminCall, AdminClient, AdminKey, Front, FrontConfig, FrontEvent, SignalEvent, SignalServer,
+    AdminCall, AdminClient, AdminKey, Front, FrontConfig, FrontEvent, Known, SignalEvent, SignalServer,
     StatusClient, connect_signal, serve, serve_local, tls,
 };
 use inp2p_runtime_tokio::{TokioNet, run};
@@ -117,7 +117,7 @@ fn signalling_passes_both_ways() {
         for tls in [false, true] {
             let tls = tls.then(|| tls::client_config(&net, provider(), None).unwrap());
             let port = server.front.local_addr().port();
-            let target = SignalServer { host: "localhost".to_owned(), port, tls };
+            let target = SignalServer { host: "localhost".to_owned(), port, tls, known: Known::default() };
             let mut signal = connect_signal(&net, &target).await.unwrap();
             let Some(FrontEvent::Opened { conn, remote, outbox }) = server.events.next().await else {
                 panic!()

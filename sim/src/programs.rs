@@ -142,7 +142,7 @@ pub const TOKEN: &str = "12345678";
 pub const SERVER_PORT: u16 = 27_183;
 
 /// The port and the Mbit/s that a relay has by default.
-const RELAY_PORT: u16 = 27_185;
+pub(crate) const RELAY_PORT: u16 = 27_185;
 const RELAY_RATE: u32 = 10;
 
 const IDENTITY_FILE: &str = "identity";

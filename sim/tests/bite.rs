@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "test helpers, which clippy does not see to be tests")]
 
-use inp2p_sim::run::{Flaw, Keep, Mishap, run, run_flawed};
+use inp2p_core::path::Rung;
+use inp2p_sim::run::{Flaw, Keep, Mishap, Report, run, run_flawed};
 use inp2p_sim::scenario::Scenario;
 
 /// The scenario holds with the real programs and fails with the flaw, for this reason.
@@ -92,6 +93,65 @@ fn a_nat_that_forgets() {
     // One that gives the same ports again would not be noticed.
     let line = "seed 1; node open; node symmetric-random; forward 0 1; fault at 10000 nat-reboot 1";
     bites(Flaw::ConnectsOnce, line, "does not work");
+}
+
+/// A SYN that arrives before the other side's own has left, because that is late, is refused, and with that its own
+/// NAT is shut again. Both sides dial anew at the next instant that they share.
+#[test]
+fn a_nat_that_refuses_what_nobody_asked_for() {
+    let line = |seed: u64, quirk: &str| {
+        // What gets lost comes late.
+        let nodes = format!("node udp-blocked{quirk} delay 1 loss 100; node udp-blocked{quirk}");
+        format!("seed {seed}; {nodes}; forward 0 1").parse::<Scenario>().unwrap()
+    };
+    let punched = |report: &Report| report.rungs == [Some(Rung::TcpPunch)];
+    let flawed = |seed, quirk| run_flawed(&line(seed, quirk), Flaw::TakesNoForAnAnswer);
+    let failed: Vec<u64> = (0..SEEDS).filter(|seed| !punched(&flawed(*seed, " resets"))).collect();
+    assert!(failed.len() >= 2, "{failed:?}");
+    for seed in 0..SEEDS {
+        let sound = run(&line(seed, " resets"), Keep::Nothing);
+        assert!(sound.problems.is_empty() && punched(&sound), "seed {seed}\n{sound}");
+        // Where what came too early vanishes the system sends it again, and the flaw does no harm.
+        let calm = flawed(seed, "");
+        assert!(calm.problems.is_empty() && punched(&calm), "seed {seed}\n{calm}");
+    }
+}
+
+const SEEDS: u64 = 40;
+
+/// Neighbours in one house meet at their private addresses; without those only a NAT that hairpins brings them
+/// together.
+#[test]
+fn a_nat_that_does_not_hairpin() {
+    let line = |nat: &str| format!("seed 1; node {nat}; node with 0; forward 0 1");
+    for nat in ["port-restricted", "full-cone no-hairpin"] {
+        bites(Flaw::WrongAddresses, &line(nat), "does not work");
+    }
+    for nat in ["port-restricted hairpin", "full-cone"] {
+        let report = run_flawed(&line(nat).parse().unwrap(), Flaw::WrongAddresses);
+        assert_eq!(report.rungs, [Some(Rung::UdpPunch)], "{nat}\n{report}");
+    }
+}
+
+/// Neighbours behind one carrier meet at their own public address, where that leads back inside.
+#[test]
+fn a_carrier_that_hairpins() {
+    let line = "seed 1; node cgnat; node beside 0; forward 0 1";
+    assert_eq!(run(&line.parse().unwrap(), Keep::Nothing).rungs, [Some(Rung::UdpPunch)]);
+    // The first house's public address, and so the second's.
+    bites(Flaw::Shuns([198, 18, 1, 0].into()), line, "does not work");
+}
+
+/// Where it does not, nothing but a relay leads from one to the other.
+#[test]
+fn a_carrier_that_does_not_hairpin() {
+    let nodes = "node cgnat no-hairpin; node beside 0; forward 0 1";
+    let none = run(&format!("seed 1; {nodes}").parse().unwrap(), Keep::Nothing);
+    assert_eq!((none.problems, none.rungs), (vec![], vec![None]));
+    let line = format!("seed 1; server relay; {nodes}");
+    assert_eq!(run(&line.parse().unwrap(), Keep::Nothing).rungs, [Some(Rung::ServerRelay)]);
+    // They log in once, and never call the server again.
+    bites(Flaw::ConnectsOnce, &line, "server-relay is possible");
 }
 
 #[test]

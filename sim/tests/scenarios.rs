@@ -127,6 +127,47 @@ fn pairs_without_a_path_are_relayed() {
     }
 }
 
+/// Somebody else's node relays for two of one user, and for one that is shared with another user, whoever of the two
+/// calls; the server's relay is left alone as long as that one is there.
+#[test]
+fn a_super_relay_of_another_user_carries_streams() {
+    use inp2p_core::path::Rung::SuperRelay;
+    use inp2p_sim::run::End;
+    let (node, lends) = ("node symmetric-random", "node open super user 2");
+    for nodes in [
+        format!("{node}; {node}; {lends}"),
+        // Alice's opens what Bob shares with her, and Carol lends her node to both.
+        format!("{node}; {node} user 1; {lends}; share 1 0"),
+        // And where it is a node of one of the two: for the other one it is somebody else's.
+        format!("{node}; {node} user 2; {lends}; share 1 0"),
+        // Where UDP does not pass at all.
+        format!("node udp-blocked random; node symmetric-random user 1; {lends}; share 1 0"),
+    ] {
+        for server in ["", "server relay; "] {
+            let line = format!(
+                "seed 15; {server}{nodes}; forward 0 1; stream 0 at 15000 up 50000 down 50000 orderly; stream 0 at \
+                 20000 up 2000 down 90000 ask"
+            );
+            let report = run(&line.parse().unwrap(), Keep::Nothing);
+            assert!(report.problems.is_empty(), "{line}\n{report}");
+            assert_eq!(report.rungs, [Some(SuperRelay)], "{line}");
+            let done = |record: &inp2p_sim::run::Record| record.client.end == End::Done && record.met == 1;
+            assert!(report.streams.iter().all(|(_, record)| done(record)), "{line}\n{:?}", report.streams);
+        }
+    }
+}
+
+/// It dies, and their streams go on over the server.
+#[test]
+fn streams_outlast_a_super_relay_that_dies() {
+    let nodes = "server relay; node symmetric-random; node symmetric-random user 1; node open super user 2; share 1 0";
+    for fault in ["for 20000 crash 2", "for 20000 offline 2", "for 1000 kill 2"] {
+        holds(&format!(
+            "seed 16; {nodes}; forward 0 1; stream 0 at 20000 up 100000 down 100000 idle; fault at 25000 {fault}"
+        ));
+    }
+}
+
 /// The relay dies, and streams go on over the next one.
 #[test]
 fn streams_outlast_a_relay_that_dies() {

@@ -1,7 +1,6 @@
-//! What each pair of NATs makes possible, and what this version has to make of it.
+//! What each pair of NATs makes possible, and what has to be made of it.
 //!
-//! [`UDP`] and [`TCP`] say what is possible in theory, whatever the program can do. [`RUNGS`] are the rungs
-//! that it has. What a pair has to reach is the best rung that is in both.
+//! [`UDP`] and [`TCP`] say what is possible in theory: what a pair has to reach is the best rung of that.
 
 use std::time::Duration;
 
@@ -9,19 +8,9 @@ use inp2p_core::path::Rung;
 
 use crate::kind::Kind;
 
-/// The rungs that have to be reached, best first.
-pub(crate) const RUNGS: &[Rung] = &[
-    Rung::UdpDirect,
-    Rung::UdpPunch,
-    Rung::TcpDirect,
-    Rung::TcpPunch,
-    Rung::PrivateRelay,
-    Rung::SuperRelay,
-    Rung::ServerRelay,
-];
-
-/// Over UDP. `D` direct, `P` punched, `G` punched by guessing ports, `-` impossible, `?` possible, and reached in most
-/// runs but not in all; better than demanded is always right. Rows and columns are in the order of [`Kind::ALL`]; what is left of the diagonal is mirrored.
+/// Over UDP. `D` direct, `P` punched, `G` punched by guessing ports, `-` impossible, `?` possible, and reached in
+/// most runs but not in all; better than demanded is always right. Rows and columns are in the order of
+/// [`Kind::ALL`]; what is left of the diagonal is mirrored.
 const UDP: [&str; 11] = [
     // public, full-cone, address-restricted, port-restricted, bare, symmetric, sequential, double, lossy,
     // udp-blocked, only-443
@@ -74,7 +63,7 @@ pub(crate) fn expected(a: Kind, b: Kind) -> Expected {
         Rung::ServerRelay => true,
         Rung::PrivateRelay | Rung::SuperRelay => false,
     };
-    let rung = RUNGS.iter().copied().find(possible);
+    let rung = Rung::ALL.into_iter().find(possible);
     let guesses = rung == Some(Rung::UdpPunch) && udp == 'G';
     Expected { rung, within: if guesses { GUESSING } else { QUICK } }
 }

@@ -46,7 +46,6 @@ use std::time::{Duration, Instant};
 
 use arguments::Arguments;
 use events::{EVENTS, Event};
-use expected::RUNGS;
 use kernel::{MEASUREMENTS, Measurement};
 use kind::Kind;
 use ladder::{LADDER, Step};
@@ -185,13 +184,8 @@ fn on(runtimes: [&'static str; 2]) -> Vec<Check> {
         let row = Kind::ALL.into_iter().skip(index);
         works.extend(row.map(|b| (format!("pair {a} x {b}"), Work::Pair([a, b]))));
     }
-    let steps = LADDER.into_iter().filter(|step| RUNGS.contains(&step.rung));
-    works.extend(steps.map(|step| (step.name(), Work::Step(step))));
-    for (name, survival, needs) in SURVIVALS {
-        if needs.iter().all(|rung| RUNGS.contains(rung)) {
-            works.push((name.to_owned(), Work::Survival(survival)));
-        }
-    }
+    works.extend(LADDER.map(|step| (step.name(), Work::Step(step))));
+    works.extend(SURVIVALS.map(|(name, survival)| (name.to_owned(), Work::Survival(survival))));
     works.extend(EVENTS.map(|(name, event)| (name.to_owned(), Work::Event(event))));
     works.into_iter().map(|(name, work)| Check { name, work, runtimes }).collect()
 }

@@ -4,7 +4,6 @@ use inp2p_core::path::Rung;
 
 use crate::arguments::Arguments;
 use crate::events::limit;
-use crate::expected::RUNGS;
 use crate::kind::Kind;
 use crate::lab::{Node, target};
 use crate::ladder::Relay;
@@ -16,12 +15,12 @@ use crate::world::{Options, Place, World};
 /// A check of this kind.
 pub(crate) type Survival = fn(&Arguments);
 
-/// All of them, with their names and the rungs that they need.
-pub(crate) const SURVIVALS: [(&str, Survival, &[Rung]); 4] = [
-    ("survives: from a relay to a better rung", promotion, &[Rung::PrivateRelay]),
-    ("survives: the relay killed", relay_killed, &[Rung::PrivateRelay, Rung::ServerRelay]),
-    ("survives: another address of the client", another_address, &[]),
-    ("survives: the server killed and started again", server_killed, &[]),
+/// All of them, with their names.
+pub(crate) const SURVIVALS: [(&str, Survival); 4] = [
+    ("survives: from a relay to a better rung", promotion),
+    ("survives: the relay killed", relay_killed),
+    ("survives: another address of the client", another_address),
+    ("survives: the server killed and started again", server_killed),
 ];
 
 /// Two nodes behind home routers, a session and a download between them.
@@ -81,10 +80,9 @@ impl Work {
 fn promotion(arguments: &Arguments) {
     let mut world = World::new(Options::default());
     let _relay = Relay::Private.start(&mut world);
-    let (kinds, rung) = on_their_own();
-    let mut work = Work::begin(arguments, world, kinds, true, Rung::PrivateRelay);
+    let mut work = Work::begin(arguments, world, HOMES, true, Rung::PrivateRelay);
     work.here.nat().tool("nft", "delete table ip block");
-    reaches(&work.a, rung.as_str(), crate::lab::DEADLINE * 3);
+    reaches(&work.a, Rung::UdpPunch.as_str(), crate::lab::DEADLINE * 3);
     work.go_on("without a relay");
     work.end();
 }
@@ -100,35 +98,26 @@ fn relay_killed(arguments: &Arguments) {
 }
 
 fn another_address(arguments: &Arguments) {
-    let (kinds, rung) = on_their_own();
     let world = World::new(Options::default());
-    let mut work = Work::begin(arguments, world, kinds, false, rung);
+    let mut work = Work::begin(arguments, world, HOMES, false, Rung::UdpPunch);
     let host = &work.here.host;
     host.ip("addr del 192.168.1.2/24 dev eth0");
     host.ip("addr add 192.168.1.77/24 dev eth0");
     host.ip("route replace default via 192.168.1.1");
     work.go_on("at another address");
-    reaches(&work.a, rung.as_str(), crate::lab::DEADLINE * 3);
+    reaches(&work.a, Rung::UdpPunch.as_str(), crate::lab::DEADLINE * 3);
     work.end();
 }
 
 fn server_killed(arguments: &Arguments) {
-    let (kinds, rung) = on_their_own();
     let world = World::new(Options::default());
-    let mut work = Work::begin(arguments, world, kinds, false, rung);
+    let mut work = Work::begin(arguments, world, HOMES, false, Rung::UdpPunch);
     work.world.restart_server();
     work.go_on("while the server starts");
     work.a.wait_until("logged in again", |status| {
         (status.server.connected && status.server.relogins == 1).then_some(())
     });
     work.end();
-}
-
-/// Where two nodes are best off without a relay, as far as this version goes.
-fn on_their_own() -> ([Kind; 2], Rung) {
-    let found = |kinds: [Kind; 2]| Some((kinds, crate::expected::expected(kinds[0], kinds[1]).rung?));
-    let alone = found(HOMES).filter(|(_, rung)| *rung <= Rung::TcpPunch && RUNGS.contains(rung));
-    alone.or_else(|| found([Kind::PortRestricted, Kind::Public])).unwrap()
 }
 
 const HOMES: [Kind; 2] = [Kind::PortRestricted, Kind::PortRestricted];

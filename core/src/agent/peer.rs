@@ -38,8 +38,8 @@ pub(super) struct Peer {
     outcomes: Vec<Outcome>,
     /// The last wish.
     asked: Option<Instant>,
-    /// When the next one is due although an attempt runs: the link was lost meanwhile, or more is known than when it
-    /// began.
+    /// When the next one is due although an attempt runs: the link was lost, or fell into doubt, meanwhile; or more is
+    /// known than when it began.
     again: Option<Instant>,
     /// Whether this node's NAT was measured after the wish that is under way: the peer is told what was known before.
     overtaken: bool,
@@ -118,8 +118,14 @@ impl Peer {
     /// When the next wish is due; none while one is under way, or nothing is wanted.
     pub(super) fn wish_due(&self, now: Instant) -> Option<Instant> {
         if !self.wants() {
-            let idle = self.link.is_some() && matches!(self.search, Search::Idle);
-            let due = self.better.due.filter(|_| idle && (self.forwarded || self.better.doubted))?;
+            let pressing = self.better.doubted || self.better.poor.is_some();
+            let may = self.link.is_some() && (self.forwarded || pressing);
+            let due = self.better.due.filter(|_| may)?;
+            let due = match self.search {
+                Search::Idle => due,
+                Search::Running { .. } => due.max(self.again?),
+                Search::Asking | Search::Promised { .. } | Search::Waiting { .. } => return None,
+            };
             return Some(self.asked.map_or(due, |asked| due.max(asked + WISH_INTERVAL)));
         }
         let at = match self.search {
@@ -202,6 +208,10 @@ impl Peer {
         self.search = Search::Running { until: now + ATTEMPT_TIMEOUT, rungs };
         self.again = std::mem::take(&mut self.overtaken).then_some(now);
         self.blind = blind;
+        if self.better.due.is_some_and(|due| due <= now) && !self.helps(rungs) {
+            // It was asked for when the link was well.
+            self.search = Search::Idle;
+        }
         true
     }
 
@@ -249,6 +259,7 @@ impl Peer {
         let poor = self.better.poor.take();
         // That was about the link before.
         self.better.doubted = false;
+        self.again = None;
         if let Some(left) = self.link.as_ref().filter(|left| left.rung < link.rung) {
             let reason = poor.unwrap_or_else(|| NO_ANSWER.to_owned());
             self.left(left.rung, format!("left for {}: {reason}", link.rung));
@@ -515,6 +526,15 @@ impl Peer {
         } else {
             self.search = Search::Idle;
         }
+    }
+
+    /// Whether what is amiss with the link, if anything, may be mended by an attempt for these rungs.
+    fn helps(&self, rungs: RungSet) -> bool {
+        let Some(link) = &self.link else { return true };
+        if self.better.doubted {
+            return rungs.contains(link.rung);
+        }
+        self.better.poor.is_none() || rungs.iter().any(|rung| !rung.is_udp())
     }
 
     fn hurry(&mut self, now: Instant) {

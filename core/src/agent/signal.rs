@@ -42,6 +42,8 @@ pub(super) struct Signal {
     last_conn: u64,
     /// When a connection was last asked for.
     opened: Option<Instant>,
+    /// When the last one that was logged in was lost.
+    broken: Option<Instant>,
     logins: u64,
     tls: bool,
     server: Option<PublicKey>,
@@ -116,6 +118,7 @@ impl Signal {
             clock: ServerClock::default(),
             last_conn: 0,
             opened: None,
+            broken: None,
             logins: 0,
             tls,
             server: None,
@@ -204,7 +207,7 @@ impl Signal {
             State::Online(online) if online.is_doubtful() => soon,
             _ => now + self.backoff.next(now, &mut self.rng),
         };
-        self.lost(until, After::Loss, reason)
+        self.lost(now, until, After::Loss, reason)
     }
 
     /// The addresses of this host have changed. A connection that is being made starts over, one that is
@@ -224,10 +227,24 @@ impl Signal {
         }
     }
 
-    /// A link has broken: the connection must show that it still works.
+    /// A link has broken, or seems to have: the connection must show that it still works. Where it was lost a moment
+    /// before, it was not the server that failed but the network, which may be back.
     pub(super) fn doubt(&mut self, now: Instant) {
-        if let State::Online(online) = &mut self.state {
-            online.doubt(now, OUTAGE_TIMEOUT);
+        match &mut self.state {
+            State::Online(online) => online.doubt(now, OUTAGE_TIMEOUT),
+            State::Waiting { until, after: After::Loss }
+                if self.broken.take_if(|broken| now < *broken + SAME_CAUSE).is_some() =>
+            {
+                let soon = self.opened.map_or(now, |opened| now.max(opened + OPEN_INTERVAL));
+                // If it was the server after all, its nodes do not come back in step.
+                *until = (soon + self.rng.between(Duration::ZERO, SPREAD)).min(*until);
+            }
+            State::Waiting { .. }
+            | State::Opening { .. }
+            | State::Hello { .. }
+            | State::Proof { .. }
+            | State::Leaving(..)
+            | State::Ended => {}
         }
     }
 
@@ -431,7 +448,7 @@ impl Signal {
             return Some(Event::Refused(text));
         }
         let delay = self.rng.between(REFUSED_RETRY, REFUSED_RETRY * 5 / 4);
-        self.lost(now + delay, After::Refusal, text)
+        self.lost(now, now + delay, After::Refusal, text)
     }
 
     /// Closes the connection and waits for the next try.
@@ -451,10 +468,10 @@ impl Signal {
             out.push_back(Action::CloseSignal { conn, code: CLOSE_GOING_AWAY });
         }
         let delay = delay.unwrap_or_else(|| self.backoff.next(now, &mut self.rng));
-        self.lost(now + delay, After::Loss, reason.to_owned())
+        self.lost(now, now + delay, After::Loss, reason.to_owned())
     }
 
-    fn lost(&mut self, until: Instant, after: After, reason: String) -> Option<Event> {
+    fn lost(&mut self, now: Instant, until: Instant, after: After, reason: String) -> Option<Event> {
         if self.is_leaving() {
             self.state = State::Ended;
             return Some(Event::Left);
@@ -466,7 +483,10 @@ impl Signal {
         self.warned = true;
         self.error = Some(reason);
         let before = std::mem::replace(&mut self.state, State::Waiting { until, after });
-        matches!(before, State::Online(_)).then_some(Event::Lost)
+        matches!(before, State::Online(_)).then(|| {
+            self.broken = Some(now);
+            Event::Lost
+        })
     }
 
     fn sealed(&mut self, now: Instant, message: &[u8], out: &mut VecDeque<Action>) -> Option<Event> {
@@ -515,7 +535,7 @@ impl Signal {
             out.push_back(Action::CloseSignal { conn, code: CLOSE_NORMAL });
         }
         let delay = self.rng.between(REFUSED_RETRY, REFUSED_RETRY * 5 / 4);
-        self.lost(now + delay, After::Refusal, format!("replaced: {refused}"))
+        self.lost(now, now + delay, After::Refusal, format!("replaced: {refused}"))
     }
 }
 
@@ -529,6 +549,10 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same for what has broken a link: most likely it is over in a moment, and a new connection would begin with
 /// looking up a name.
 const OUTAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What breaks the connection and a link within this time is the same: a link is suspect after a second of silence or
+/// a few round trips, and dead after three.
+const SAME_CAUSE: Duration = Duration::from_secs(5);
+const SPREAD: Duration = Duration::from_millis(500);
 /// How long the end of the program may wait for the server's goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// At most one try in this time, however often the network changes.

@@ -104,11 +104,14 @@ impl Mux {
         self.tick_at.get_or_insert(now + TICK);
     }
 
-    /// Lets the window grow if the reader took more than half of it within a round trip: so much that
-    /// the limit, and not the reader, may be what holds the stream back.
+    /// Lets the window grow if the reader took more than half of it within a round trip, or all of it within
+    /// two: so much that the limit, and not the reader, may be what holds the stream back.
+    ///
+    /// Two, because a small window travels in one piece, once in a round trip and the little that the piece itself
+    /// takes: pieces that are further apart than a round trip would else never be seen to be the whole window.
     fn measure(&mut self, now: Instant, slot: u32) {
         let streams = self.slots.len();
-        let within = self.rtt.max(MIN_RTT);
+        let rtt = self.rtt.max(MIN_RTT);
         let useful = usize::try_from(self.rtt.as_nanos() * FASTEST / 1_000_000_000).unwrap_or(usize::MAX);
         let most = useful.max(LEAST_CAP).min(self.config.max_window);
         let Some(stream) = self.slots.at_mut(slot) else {
@@ -116,15 +119,13 @@ impl Mux {
         };
         let recv = &mut stream.recv;
         let consumed = recv.consumed();
-        let (since, from) = match recv.epoch {
-            Some(epoch) if now.saturating_duration_since(epoch.0) <= within => epoch,
-            Some(_) | None => {
-                recv.epoch = Some((now, consumed));
-                return;
-            }
+        let since = recv.epoch.map(|(since, from)| (now.saturating_duration_since(since), from));
+        let Some((elapsed, from)) = since.filter(|(elapsed, _)| *elapsed <= rtt * 2) else {
+            recv.epoch = Some((now, consumed));
+            return;
         };
-        if consumed.saturating_sub(from) < (recv.window / 2) as u64 {
-            recv.epoch = Some((since, from));
+        let enough = if elapsed <= rtt { recv.window / 2 } else { recv.window };
+        if consumed.saturating_sub(from) < enough as u64 {
             return;
         }
         recv.epoch = Some((now, consumed));

@@ -8,7 +8,8 @@
 //!
 //! TCP is followed as far as its time-outs need: opening, open, closing. A segment from inside for which
 //! there is no mapping makes one whatever its flags, as netfilter does, so a NAT that has forgotten a
-//! connection gives it another port, and the far end answers with a reset.
+//! connection gives it another port, and the far end answers with a reset. A reset that is the only answer
+//! to what has left ends the right to answer, as with netfilter: whoever comes later was not asked for.
 
 mod preset;
 mod seen;
@@ -208,6 +209,11 @@ impl NatConfig {
             Transport::Tcp => self.tcp_ports_allowed.as_ref().is_none_or(|ports| ports.contains(&port)),
         }
     }
+}
+
+/// Whether it is TCP's word that there is no such connection.
+fn is_reset(body: &Body) -> bool {
+    matches!(body, Body::Tcp(segment) if segment.kind() == crate::packet::Kind::Reset)
 }
 
 /// Where a session stands.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{Dependence, NatConfig, Phase, Ports};
+use super::{Dependence, NatConfig, Phase, Ports, is_reset};
 use crate::clock::Time;
 use crate::link::DropCause;
 use crate::packet::{Packet, Transport};
@@ -47,6 +47,8 @@ struct Session {
     /// When it was last kept alive.
     refreshed: Time,
     phase: Phase,
+    /// Whether the peer has been heard.
+    answered: bool,
 }
 
 impl Table {
@@ -104,11 +106,18 @@ impl Table {
         if !mapping.admits(config, now, peer, phase) {
             return Err(DropCause::Filtered);
         }
+        // Whoever answers with nothing but a reset has never been there: netfilter forgets it at once.
+        if is_reset(&packet.body) && mapping.sessions.get(&peer).is_some_and(|session| !session.answered) {
+            mapping.sessions.remove(&peer);
+            self.sessions -= 1;
+            return Ok(mapping.inside);
+        }
         let refreshes = transport == Transport::Tcp || config.udp_inbound_refreshes;
-        if let Some(phase) = phase
-            && mapping.touch(peer, now, phase, refreshes)
-        {
-            self.sessions += 1;
+        if let Some(phase) = phase {
+            if mapping.touch(peer, now, phase, refreshes) {
+                self.sessions += 1;
+            }
+            mapping.sessions.entry(peer).and_modify(|session| session.answered = true);
         }
         Ok(mapping.inside)
     }
@@ -268,7 +277,7 @@ impl Mapping {
         let mut new = false;
         let session = self.sessions.entry(peer).or_insert_with(|| {
             new = true;
-            Session { refreshed: now, phase }
+            Session { refreshed: now, phase, answered: false }
         });
         session.phase = match (session.phase, phase) {
             // What closes is over only when a new connection opens.

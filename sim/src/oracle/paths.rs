@@ -98,12 +98,17 @@ pub(super) fn fills_table(site: &Site, peer: &Site) -> bool {
     (1..PROBES).contains(&site.quirks.table) && behind(site) && behind(peer)
 }
 
+/// Whether the two are neighbours whose public address does not lead back inside.
+fn is_walled(a: &Site, b: &Site) -> bool {
+    a.carrier == b.carrier && a.house != b.house && !a.hairpins
+}
+
 fn udp_punch(a: &Site, b: &Site) -> Chance {
-    if !has_udp(a) || !has_udp(b) {
+    if !has_udp(a) || !has_udp(b) || is_walled(a, b) {
         return Chance::Never;
     }
     match (port(a), port(b)) {
-        // Neighbours behind one carrier too: its outside address leads back inside.
+        // Neighbours behind one carrier too, where its outside address leads back inside.
         (Port::Known, Port::Known) => Chance::Surely,
         // Whoever lets all ports of an address in learns the port from the first packet.
         (Port::Known, _) if lets_in_all_ports(a) => Chance::Surely,
@@ -124,7 +129,7 @@ fn lets_in_all_ports(site: &Site) -> bool {
 }
 
 fn tcp_punch(a: &Site, b: &Site) -> Chance {
-    if a.preset == Preset::Only443 || b.preset == Preset::Only443 {
+    if a.preset == Preset::Only443 || b.preset == Preset::Only443 || is_walled(a, b) {
         return Chance::Never;
     }
     match (port(a), port(b)) {

@@ -7,20 +7,21 @@
 use std::collections::BTreeSet;
 use std::future::{Future, pending};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
+use inp2p_core::relay::handshake::MAX_RESPONSE;
 use inp2p_driver::net::{Interface, ListenIo, Net, RecvBatch, StreamIo, TcpConfig, TimerIo, Transmit, UdpIo};
 
 use super::forged::spoil_proof;
 use super::mishap::{Mishap, Numbers};
 use crate::executor::lock;
 use crate::net::SimNet;
-use crate::programs::SERVER_PORT;
+use crate::programs::{RELAY_PORT, SERVER_PORT};
 use crate::tcp::{SimListener, SimStream};
 use crate::timer::SimTimer;
 use crate::udp::SimUdp;
@@ -65,6 +66,14 @@ pub enum Flaw {
     StaysBlocked,
     /// There is one UDP socket, and no further one to be had.
     OneSocket,
+    /// Who has refused a connection is not called again.
+    TakesNoForAnAnswer,
+    /// The interfaces have other addresses than the node believes and says.
+    WrongAddresses,
+    /// Nothing is sent to that address.
+    Shuns(IpAddr),
+    /// Nothing follows the response to a relay's challenge until the relay has said that it will do.
+    WaitsForRelays,
 }
 
 /// A network with a flaw.
@@ -73,6 +82,7 @@ pub(crate) struct FlawedNet {
     inner: SimNet,
     flaw: Flaw,
     called: Arc<Mutex<BTreeSet<SocketAddr>>>,
+    refused: Arc<Mutex<BTreeSet<SocketAddr>>>,
     first_look: Arc<Mutex<Option<Vec<Interface>>>>,
     /// Whether the first UDP socket has been given out.
     bound: Arc<AtomicBool>,
@@ -92,11 +102,20 @@ impl FlawedNet {
             }
             _ => {}
         }
-        Self { inner, flaw, called: Arc::default(), first_look: Arc::default(), bound: Arc::default(), begun }
+        Self {
+            inner,
+            flaw,
+            called: Arc::default(),
+            refused: Arc::default(),
+            first_look: Arc::default(),
+            bound: Arc::default(),
+            begun,
+        }
     }
 
-    fn stream(&self, inner: SimStream) -> FlawedStream {
-        FlawedStream { inner, net: self.clone(), flaw: self.flaw, read: 0, wrote: 0 }
+    fn stream(&self, inner: SimStream, to: Option<SocketAddr>) -> FlawedStream {
+        let (net, flaw) = (self.clone(), self.flaw);
+        FlawedStream { inner, net, flaw, to, read: 0, wrote: 0, pieces: 0, response: 0, waiting: None }
     }
 
     /// An instant of the flawed clock as one of the real one.
@@ -154,7 +173,10 @@ impl Net for FlawedNet {
                 return Err(io::ErrorKind::NetworkUnreachable.into());
             }
         }
-        Ok(self.stream(self.inner.connect(config, to)?))
+        if self.flaw == Flaw::Shuns(to.ip()) || lock(&self.refused).contains(&to) {
+            return Err(io::ErrorKind::NetworkUnreachable.into());
+        }
+        Ok(self.stream(self.inner.connect(config, to)?, Some(to)))
     }
 
     fn timer(&self) -> FlawedTimer {
@@ -173,6 +195,10 @@ impl Net for FlawedNet {
         let now = self.inner.interfaces()?;
         match self.flaw {
             Flaw::OldAddresses => Ok(lock(&self.first_look).get_or_insert(now).clone()),
+            Flaw::WrongAddresses => {
+                let wrong = |interface| Interface { address: NOWHERE, ..interface };
+                Ok(now.into_iter().map(wrong).collect())
+            }
             _ => Ok(now),
         }
     }
@@ -189,7 +215,7 @@ impl ListenIo for FlawedListener {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(FlawedStream, SocketAddr)>> {
         let Self { inner, net } = self;
-        inner.poll_accept(cx).map_ok(|(stream, from)| (net.stream(stream), from))
+        inner.poll_accept(cx).map_ok(|(stream, from)| (net.stream(stream, None), from))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -250,6 +276,7 @@ impl UdpIo for FlawedUdp {
     fn try_send(&self, transmit: &Transmit, bytes: &[u8]) -> io::Result<()> {
         match self.flaw {
             Flaw::ConnectsOnce => Ok(()),
+            Flaw::Shuns(address) if address == transmit.to.ip() => Ok(()),
             Flaw::Deafens(_) => self.inner.try_send(transmit, &lock(&self.numbers).wrap(transmit.to, bytes)),
             _ => self.inner.try_send(transmit, bytes),
         }
@@ -275,8 +302,16 @@ pub(crate) struct FlawedStream {
     inner: SimStream,
     net: FlawedNet,
     flaw: Flaw,
+    /// Where it was to lead, if it was made here.
+    to: Option<SocketAddr>,
     read: usize,
     wrote: usize,
+    /// How many pieces have been read.
+    pieces: usize,
+    /// What has been written between the first and the second of them.
+    response: usize,
+    /// Who waits to write more.
+    waiting: Option<Waker>,
 }
 
 impl FlawedStream {
@@ -284,11 +319,30 @@ impl FlawedStream {
     fn is_local(&self) -> bool {
         self.inner.peer_addr().is_ok_and(|peer| peer.ip().is_loopback())
     }
+
+    /// Writes no more than a response has.
+    fn respond(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let room = MAX_RESPONSE.saturating_sub(self.response);
+        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(room).collect();
+        if bytes.is_empty() {
+            self.waiting = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let written = ready!(self.inner.poll_write(cx, &[IoSlice::new(&bytes)]))?;
+        self.response += written;
+        Poll::Ready(Ok(written))
+    }
 }
 
 impl StreamIo for FlawedStream {
     fn poll_connected(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.poll_connected(cx)
+        let connected = self.inner.poll_connected(cx);
+        if self.flaw == Flaw::TakesNoForAnAnswer
+            && matches!(&connected, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+        {
+            lock(&self.net.refused).extend(self.to);
+        }
+        connected
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
@@ -297,6 +351,10 @@ impl StreamIo for FlawedStream {
             return Poll::Pending;
         }
         let read = self.inner.poll_read(cx, bufs);
+        if matches!(read, Poll::Ready(Ok(1..))) {
+            self.pieces += 1;
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        }
         if let Poll::Ready(Ok(length @ 1..)) = read
             && self.flaw == Flaw::WrongBytes
             && self.is_local()
@@ -314,6 +372,12 @@ impl StreamIo for FlawedStream {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.flaw == Flaw::WaitsForRelays
+            && self.to.is_some_and(|to| to.port() == RELAY_PORT)
+            && self.pieces == 1
+        {
+            return self.respond(cx, bufs);
+        }
         let written = self.inner.poll_write(cx, bufs);
         if let Poll::Ready(Ok(length)) = written
             && self.flaw == Flaw::WritesTwice
@@ -357,3 +421,6 @@ const DEAF_AFTER: Duration = Duration::from_secs(40);
 
 /// Bytes between two that a flaw changes or repeats.
 const WRONG_EVERY: usize = 10_000;
+
+/// A private address that nobody has.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 99, 99));

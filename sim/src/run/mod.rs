@@ -91,7 +91,8 @@ pub fn run_flawed(scenario: &Scenario, flaw: Flaw) -> Report {
     run_with(scenario, Keep::Nothing, Some(flaw))
 }
 
-fn run_with(scenario: &Scenario, keep: Keep, flaw: Option<Flaw>) -> Report {
+/// Runs a scenario with nodes that may have a flaw.
+pub fn run_with(scenario: &Scenario, keep: Keep, flaw: Option<Flaw>) -> Report {
     let world = World::new(scenario.seed);
     let (entries, level) = match keep {
         Keep::Nothing => (0, LevelFilter::ERROR),

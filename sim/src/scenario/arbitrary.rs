@@ -141,6 +141,7 @@ fn quirks() -> impl Strategy<Value = Quirks> {
         1 => (64..1_024_u16).prop_map(|size| Some(Assignment::Block(size))),
     ];
     (numbers, flags, ports).prop_map(|((table, expiry, tcp_expiry), (forgetful, hairpin, resets), ports)| {
+        let hairpin = hairpin.then_some(true);
         Quirks { table, expiry, tcp_expiry, forgetful, hairpin, resets, ports }
     })
 }

@@ -16,8 +16,8 @@ pub struct Quirks {
     pub tcp_expiry: u16,
     /// What comes in keeps no UDP mapping alive.
     pub forgetful: bool,
-    /// Hosts inside reach each other by their outside addresses.
-    pub hairpin: bool,
+    /// Whether hosts inside reach each other by their outside addresses; none is what the preset says.
+    pub hairpin: Option<bool>,
     /// TCP that nobody asked for is answered with a reset.
     pub resets: bool,
     /// How the nearest one assigns ports; none is what the preset says.
@@ -53,6 +53,8 @@ pub struct Site {
     pub house: usize,
     /// What tells those apart who share a public address.
     pub carrier: usize,
+    /// Whether they reach each other by it.
+    pub hairpins: bool,
     /// The NAT.
     pub preset: Preset,
     /// Its quirks.
@@ -86,7 +88,8 @@ impl Scenario {
             (Place::Beside(_), own, carriers) => own.and(carriers).and(Some(V6::Firewalled)),
             (Place::Own(_) | Place::With(_), own, _) => own,
         };
-        Site { house, carrier, preset, quirks: home.quirks, v6 }
+        let hairpins = self.nodes[carrier].quirks.hairpin != Some(false);
+        Site { house, carrier, hairpins, preset, quirks: home.quirks, v6 }
     }
 
     /// Where a node is after all has happened.
@@ -100,7 +103,7 @@ impl Scenario {
             None => self.begins_at(node),
             Some((_, preset)) => {
                 let house = self.nodes.len() + node;
-                Site { house, carrier: house, preset, quirks: Quirks::default(), v6: None }
+                Site { house, carrier: house, hairpins: true, preset, quirks: Quirks::default(), v6: None }
             }
         }
     }
@@ -139,7 +142,7 @@ impl Quirks {
             nat.tcp_expiry = seconds(self.tcp_expiry);
         }
         nat.udp_inbound_refreshes &= !self.forgetful;
-        nat.hairpin |= self.hairpin;
+        nat.hairpin = self.hairpin.unwrap_or(nat.hairpin);
         if self.resets {
             nat.unsolicited = Unsolicited::Reset;
         }

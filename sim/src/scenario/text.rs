@@ -96,7 +96,12 @@ impl fmt::Display for Quirks {
         for (name, number) in numbers.into_iter().filter(|(_, number)| *number > 0) {
             write!(f, " {name} {number}")?;
         }
-        let flags = [("forgetful", self.forgetful), ("hairpin", self.hairpin), ("resets", self.resets)];
+        let flags = [
+            ("forgetful", self.forgetful),
+            ("hairpin", self.hairpin == Some(true)),
+            ("no-hairpin", self.hairpin == Some(false)),
+            ("resets", self.resets),
+        ];
         for (name, _) in flags.into_iter().filter(|(_, flag)| *flag) {
             write!(f, " {name}")?;
         }
@@ -369,7 +374,8 @@ impl<'a> Words<'a> {
             "expiry" => quirks.expiry = self.number()?,
             "tcp-expiry" => quirks.tcp_expiry = self.number()?,
             "forgetful" => quirks.forgetful = true,
-            "hairpin" => quirks.hairpin = true,
+            "hairpin" => quirks.hairpin = Some(true),
+            "no-hairpin" => quirks.hairpin = Some(false),
             "resets" => quirks.resets = true,
             "preserving" => quirks.ports = Some(Assignment::Preserving),
             "random" => quirks.ports = Some(Assignment::Random),

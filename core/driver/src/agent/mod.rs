@@ -38,7 +38,7 @@ use crate::prober::{Probing, Told};
 use crate::service::Service;
 use crate::session::{Command, Common, News};
 use crate::setup::{AgentSetup, StartError};
-use crate::web::{self, Local, Signal, SignalEvent, SignalServer, StatusCall, StatusClient, tls};
+use crate::web::{self, Known, Local, Signal, SignalEvent, SignalServer, StatusCall, StatusClient, tls};
 
 /// A node that runs.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
     let (news_in, news) = mpsc::channel(NEWS);
     let (internal_in, internal) = mpsc::channel(INTERNAL);
     let first = agent.status();
-    let server = SignalServer { host: setup.host, port: setup.port, tls };
+    let server = SignalServer { host: setup.host, port: setup.port, tls, known: Known::default() };
     let control = Control {
         timer: net.timer(),
         agent,

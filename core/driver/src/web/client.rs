@@ -8,7 +8,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -42,6 +44,22 @@ pub struct SignalServer {
     pub port: u16,
     /// TLS ([`crate::web::tls::client_config`]); none for `-insecure`.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Where it was reached last.
+    pub known: Known,
+}
+
+/// The addresses that a server's name had when it was reached last; shared by all clones.
+#[derive(Debug, Clone, Default)]
+pub struct Known(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl Known {
+    fn get(&self) -> Vec<SocketAddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, addresses: Vec<SocketAddr>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
 }
 
 /// A signalling connection that is up; nobody has logged in.
@@ -193,43 +211,96 @@ impl<S: StreamIo> Way<S> {
 }
 
 /// A TCP connection to the first address that takes it.
+///
+/// Where the server has been reached before, a name that cannot be looked up at once does not keep it from being
+/// reached again: whoever comes back from an outage would wait for what the resolver asked while there was no
+/// network.
 async fn connect<N: Net>(
     net: &N,
     server: &SignalServer,
     deadline: Instant,
 ) -> Result<(N::Stream, SocketAddr, Vec<SocketAddr>), SignalError> {
-    let unknown = |reason| SignalError::Resolve { host: server.host.clone(), reason };
-    let addresses = match by(net, deadline, net.resolve(&server.host, server.port)).await {
-        Ok(Ok(addresses)) if !addresses.is_empty() => addresses,
-        Ok(Ok(_)) => return Err(unknown("it has no address".to_owned())),
-        Ok(Err(error)) => return Err(unknown(in_words(&error))),
-        Err(_) => return Err(unknown(too_slow())),
+    let known = server.known.get();
+    let answered = AtomicBool::new(false);
+    let named = async {
+        let addresses = look_up(net, server, deadline).await?;
+        answered.store(true, Ordering::Relaxed);
+        race(net, server, deadline, addresses).await
     };
+    let remembered = async {
+        sleep_until(net, net.now() + LOOK_UP).await;
+        if known.is_empty() || answered.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        race(net, server, deadline, known.clone()).await
+    };
+    let connected = match select(pin!(named), pin!(remembered)).await {
+        Either::Left((Ok(connected), _)) | Either::Right((Ok(connected), _)) => connected,
+        Either::Right((Err(_), named)) => named.await?,
+        Either::Left((Err(error), remembered)) => {
+            if known.is_empty() || answered.load(Ordering::Relaxed) {
+                return Err(error);
+            }
+            remembered.await.map_err(|_| error)?
+        }
+    };
+    server.known.set(connected.2.clone());
+    Ok(connected)
+}
+
+async fn look_up<N: Net>(
+    net: &N,
+    server: &SignalServer,
+    deadline: Instant,
+) -> Result<Vec<SocketAddr>, SignalError> {
+    let unknown = |reason| SignalError::Resolve { host: server.host.clone(), reason };
+    match by(net, deadline, net.resolve(&server.host, server.port)).await {
+        Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
+        Ok(Ok(_)) => Err(unknown("it has no address".to_owned())),
+        Ok(Err(error)) => Err(unknown(in_words(&error))),
+        Err(_) => Err(unknown(too_slow())),
+    }
+}
+
+/// Dials these addresses in turn, and those that are silent again and again: the system itself repeats a SYN ever
+/// more seldom.
+async fn race<N: Net>(
+    net: &N,
+    server: &SignalServer,
+    deadline: Instant,
+    addresses: Vec<SocketAddr>,
+) -> Result<(N::Stream, SocketAddr, Vec<SocketAddr>), SignalError> {
     let mut left = alternate(addresses.clone());
     let mut failures: Vec<String> = Vec::new();
     let race = async {
         let mut running = FuturesUnordered::new();
+        let mut silent: Vec<SocketAddr> = Vec::new();
         while let Some(address) = left.pop_front() {
             running.push(dial(net, address).map(move |outcome| (address, outcome)));
-            let mut next = Box::pin(sleep_until(net, net.now() + HEAD_START));
+            silent.push(address);
+            let wait = if left.is_empty() { AGAIN } else { HEAD_START };
+            let mut next = Box::pin(sleep_until(net, net.now() + wait));
             loop {
-                let (address, outcome) = match left.is_empty() {
-                    false => match select(running.next(), &mut next).await {
-                        Either::Left((Some(finished), _)) => finished,
-                        // The latest has had its time: on to the next address.
-                        Either::Left((None, _)) | Either::Right(_) => break,
-                    },
-                    true => match running.next().await {
-                        Some(finished) => finished,
-                        None => break,
-                    },
-                };
-                match outcome {
-                    Ok(stream) => return Some((stream, address)),
-                    Err(error) => failures.push(format!("{address}: {}", in_words(&error))),
-                }
-                if !left.is_empty() {
-                    break;
+                match select(running.next(), &mut next).await {
+                    Either::Left((Some((address, Ok(stream))), _)) => return Some((stream, address)),
+                    Either::Left((Some((address, Err(error))), _)) => {
+                        silent.retain(|other| *other != address);
+                        let failure = format!("{address}: {}", in_words(&error));
+                        if !failures.contains(&failure) {
+                            failures.push(failure);
+                        }
+                        if !left.is_empty() {
+                            break;
+                        }
+                    }
+                    Either::Left((None, _)) => break,
+                    // The latest has had its time: on to the next address.
+                    Either::Right(_) => {
+                        if left.is_empty() {
+                            left.extend(silent.drain(..));
+                        }
+                        break;
+                    }
                 }
             }
         }
@@ -398,6 +469,10 @@ fn too_slow() -> String {
 /// For resolving, connecting, TLS and upgrade together. Reconnects are 5 to 10 s apart, so waiting longer
 /// for one try would only delay the next.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// How long a name may take to be looked up before the addresses that it had are tried.
+const LOOK_UP: Duration = Duration::from_millis(500);
+/// When an address that is silent is dialled anew.
+const AGAIN: Duration = Duration::from_secs(2);
 /// RFC 8305 section 5, "Connection Attempt Delay".
 const HEAD_START: Duration = Duration::from_millis(250);
 /// At 250 ms each, more would not have their turn within a reasonable time.

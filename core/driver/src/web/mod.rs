@@ -38,7 +38,7 @@ mod upgrade;
 mod ws;
 
 pub use admin::{AdminCall, AdminClient, AdminKey};
-pub use client::{Signal, SignalError, SignalEvent, SignalServer, connect_relay, connect_signal};
+pub use client::{Known, Signal, SignalError, SignalEvent, SignalServer, connect_relay, connect_signal};
 pub use front::{Front, FrontConfig, FrontEvent, serve};
 pub use identity::{BadCidr, Cidr};
 pub use local::{Local, StatusCall, StatusClient, serve_local};

@@ -122,3 +122,69 @@ fn an_attempt_that_began_blindly_is_overtaken_when_more_is_known() {
     peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, false));
     assert_eq!(peer.wish_due(now), Some(now + secs(1)));
 }
+
+/// The link turns out to be bad when better ones have just been asked for, which are not what is wanted now.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+fn a_link_that_turns_bad_while_the_server_is_asked_for_better_ones_is_replaced_at_once() {
+    use crate::agent::peer::{Link, Peer};
+    let now = Instant::now();
+    let better = RungSet::from_iter([Rung::UdpDirect]);
+    let tcp = RungSet::from_iter(Rung::ALL.into_iter().filter(|rung| !rung.is_udp()));
+    let turned = |turn: fn(&mut Peer, Instant), rungs: RungSet| {
+        let mut rng = Rng::new([1; 32]);
+        let mut peer = Peer::default();
+        peer.forwarded = true;
+        let remote = "192.0.2.1:5".parse().unwrap();
+        peer.up(now, Link { rung: Rung::UdpPunch, remote, via: None }, &mut rng);
+        peer.asking(now);
+        turn(&mut peer, now);
+        peer.promised(now);
+        peer.start(now + secs(1), AttemptId([1; 16]), key(2), (rungs, false));
+        (peer.wish_due(now + secs(1)), peer.wished_rungs(RungSet::ALL))
+    };
+    let poor: fn(&mut Peer, Instant) = |peer, now| peer.poor(now, "it loses".to_owned());
+    let suspect: fn(&mut Peer, Instant) = |peer, now| peer.suspect(now);
+    assert_eq!(turned(poor, better), (Some(now + secs(1)), tcp));
+    assert_eq!(turned(suspect, better), (Some(now + secs(1)), RungSet::ALL));
+    // These may bring what is wanted.
+    assert_eq!(turned(poor, tcp).0, None);
+    assert_eq!(turned(poor, RungSet::ALL).0, None);
+    assert_eq!(turned(suspect, RungSet::ALL).0, None);
+}
+
+/// What began a moment before is given that moment, and no more.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+fn a_link_in_doubt_does_not_wait_for_the_end_of_an_attempt() {
+    use crate::agent::peer::{Link, Peer};
+    let now = Instant::now();
+    let mut rng = Rng::new([1; 32]);
+    let mut peer = Peer::default();
+    let link = || Link { rung: Rung::UdpPunch, remote: "192.0.2.1:5".parse().unwrap(), via: None };
+    peer.forwarded = true;
+    peer.up(now, link(), &mut rng);
+    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, false));
+    peer.suspect(now + secs(1));
+    assert_eq!(peer.wish_due(now + secs(1)), Some(now + secs(3)));
+    peer.up(now + secs(2), link(), &mut rng);
+    assert_eq!(peer.wish_due(now + secs(2)), None);
+}
+
+/// The network has gone, or become another one: whichever connection notices first, the one to the server is made
+/// anew at once.
+#[test]
+fn a_link_that_breaks_right_after_the_signalling_connection_has_that_made_anew_at_once() {
+    for breaks in [true, false] {
+        let (mut world, a, _) = World::pair();
+        world.run(secs(100));
+        world.cut(a);
+        world.run(secs(1));
+        if breaks {
+            world.news(a, "b", down("connection reset"));
+        }
+        world.run(secs(1));
+        // By itself it would wait for two seconds and a half at least.
+        assert_eq!(world.nodes[a].opens.len(), if breaks { 2 } else { 1 });
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::agent::io::Via;
+use crate::ids::PublicKey;
 use crate::path::RungSet;
 use crate::relay::{Credential, Proof, Tier};
 use crate::wire::message::RelayReport;
@@ -175,4 +176,100 @@ fn a_node_that_is_shared_holds_its_sessions_to_the_share() {
     let (_, targets, end) = world.nodes[b].restricted.last().unwrap();
     assert_eq!((targets.0.len(), *end), (0, true));
     assert!(world.nodes[a].restricted.is_empty(), "who was let in shares nothing, before and after");
+}
+
+/// The relays that a node declines now.
+fn declined(world: &World, node: usize) -> Vec<PublicKey> {
+    world.nodes[node].agent.relaying.excluded(world.now)
+}
+
+fn tiers(world: &World, node: usize) -> Vec<Tier> {
+    let (.., attempt) = world.nodes[node].attempts.last().unwrap();
+    attempt.relays.iter().map(|access| access.offer.tier).collect()
+}
+
+/// When the link through it broke the relay was suspected; but the peer was gone, which is why.
+#[test]
+fn a_relay_is_acquitted_by_the_servers_word_that_the_peer_is_offline() {
+    let (mut world, a, b, _) = relayed();
+    world.tell(b, Input::Shutdown);
+    world.run(secs(1));
+    world.news(a, "b", down("the connection was closed"));
+    assert_eq!(declined(&world, a), [key(9)]);
+    world.run(DELAY * 4);
+    assert_eq!(declined(&world, a), []);
+    // So it is offered as soon as the peer is back.
+    world.add(Setup::new("b", 2));
+    world.run(secs(1));
+    assert_eq!(tiers(&world, a), [Tier::Private, Tier::Server]);
+}
+
+#[test]
+fn a_relay_is_acquitted_by_news_of_the_peers_new_process() {
+    let (mut world, a, ..) = relayed();
+    let broke = world.now;
+    world.news(a, "b", down("the connection was closed"));
+    world.run(secs(1));
+    // For all that anybody knows the peer is there, so it is the relay.
+    assert_eq!((declined(&world, a), tiers(&world, a)), (vec![key(9)], vec![Tier::Server]));
+    world.add(Setup::new("b", 2));
+    world.run(secs(1));
+    assert_eq!(declined(&world, a), []);
+    let failed = done(&world, a, Rung::ServerRelay, Verdict::Failed);
+    world.news(a, "b", failed);
+    world.run(secs(5));
+    assert_eq!(tiers(&world, a), [Tier::Private, Tier::Server]);
+    assert!(world.now - broke < secs(20), "and not because it was declined for long enough");
+}
+
+#[test]
+fn a_relay_is_acquitted_by_a_login_that_finds_the_peer_gone() {
+    let (mut world, a, b, _) = relayed();
+    world.cut(a);
+    world.tell(b, Input::Shutdown);
+    world.news(a, "b", down("the connection was closed"));
+    world.run(DELAY * 4);
+    assert_eq!(declined(&world, a), [key(9)]);
+    world.run(secs(10));
+    assert!(connected(&world, a));
+    assert_eq!(declined(&world, a), []);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+fn a_relay_is_acquitted_of_nothing_but_the_link_to_that_peer() {
+    use crate::agent::relay::Relaying;
+    let now = Instant::now();
+    let [b, c] = ["b", "c"].map(|name| name.parse::<PeerName>().unwrap());
+    let suspects = || {
+        let mut relaying = Relaying::new(crate::status::RelayStatus::default());
+        relaying.died(now, key(1), Some(&b));
+        relaying.died(now, key(2), Some(&c));
+        // This one was of no use itself, and has no peer to blame.
+        relaying.died(now, key(3), None);
+        relaying
+    };
+    let mut keys = [key(1), key(2), key(3)];
+    keys.sort();
+    assert_eq!(suspects().excluded(now), keys);
+    let mut relaying = suspects();
+    relaying.acquit(&b);
+    assert_eq!(relaying.excluded(now).len(), 2);
+    assert!(!relaying.excluded(now).contains(&key(1)));
+    // One that breaks again is suspected again, and of another peer's link.
+    relaying.died(now, key(2), None);
+    relaying.acquit(&c);
+    assert!(relaying.excluded(now).contains(&key(2)));
+    // The node's own network clears all of them, and so does time.
+    relaying.network_changed();
+    assert_eq!(relaying.excluded(now), []);
+    assert_eq!(suspects().excluded(now + secs(20)), []);
+}
+
+/// Who ends a link in order has not been cut off by the relay.
+#[test]
+fn a_relay_is_not_suspected_where_the_peer_ended_the_link() {
+    let (mut world, a, ..) = relayed();
+    world.news(a, "b", SessionNews::Down { reason: "the peer is leaving".to_owned(), by_peer: true });
+    assert_eq!(declined(&world, a), []);
 }

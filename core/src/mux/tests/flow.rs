@@ -40,6 +40,17 @@ fn a_window_grows_for_a_reader_that_keeps_up_to_what_the_path_can_use() {
     }
 }
 
+/// What fills a line of two megabits takes longer than a ping, and so does all that waits for acknowledgements.
+#[test]
+fn a_window_grows_where_it_takes_longer_than_a_ping_to_come() {
+    let rtt = Duration::from_millis(600);
+    let mut pair = Pair::new();
+    pair.b.set_rtt(rtt);
+    let keys = pair.stream();
+    transfer(&mut pair, keys, 8 << 20, rtt + Duration::from_millis(66));
+    assert_eq!(receive_window(&pair, keys.1), 4 << 20);
+}
+
 #[test]
 fn a_window_stays_small_for_a_slow_reader() {
     let mut pair = Pair::new();

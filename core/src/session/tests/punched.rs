@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::wiring::{deliver, route, unroute};
+use super::wiring::{datagrams, deliver, route, unroute};
 use super::*;
 use crate::link::udp::Demux;
 use crate::nat::NatReport;
@@ -133,13 +133,9 @@ impl World {
             self.act(at, action);
         }
         self.stream(at);
-        self.ends[at].session.fill(self.now);
-        let mut out = Vec::new();
-        while let Some(sent) = self.ends[at].session.poll_transmit(self.now, 10, &mut out) {
+        for (sent, bytes) in datagrams(&mut self.ends[at].session, self.now) {
             worked = true;
-            for bytes in out.chunks(sent.segment.unwrap_or(out.len())) {
-                self.send(at, sent, bytes.to_vec());
-            }
+            self.send(at, sent, bytes);
         }
         worked
     }

@@ -19,6 +19,8 @@ struct Relay {
     there: bool,
     /// What answers at its address in its place; nothing for silence. It can be reached in a WebSocket then.
     instead: Option<&'static [u8]>,
+    /// Whether dials hang until the test lets them through ([`World::let_in`]).
+    hangs: bool,
     gate: crate::relay::Gate,
 }
 
@@ -45,6 +47,8 @@ struct World {
     dialled: Vec<(Duration, usize)>,
     /// When the server was dialled in a WebSocket, by the first side.
     websockets: Vec<Duration>,
+    /// Dials that hang: whose, and to which relay.
+    hanging: Vec<(usize, LinkId, usize)>,
     tickets: u8,
 }
 
@@ -65,7 +69,7 @@ impl World {
             let mut gate = crate::relay::Gate::new(relay_key(at));
             gate.set_clock(WallClock::new(now, UNIX));
             gate.set_ticket_key(now, TicketKey::new(1, [8; 32]));
-            Relay { tier: *tier, refuses: None, there: true, instead: None, gate }
+            Relay { tier: *tier, refuses: None, there: true, instead: None, hangs: false, gate }
         };
         Self {
             now,
@@ -76,6 +80,7 @@ impl World {
             news: [Vec::new(), Vec::new()],
             dialled: Vec::new(),
             websockets: Vec::new(),
+            hanging: Vec::new(),
             tickets: 0,
         }
     }
@@ -185,6 +190,21 @@ impl World {
     }
 
     fn dial(&mut self, at: usize, link: LinkId, relay: usize) {
+        if self.relays[relay].hangs {
+            return self.hanging.push((at, link, relay));
+        }
+        self.meet(at, link, relay);
+    }
+
+    /// A dial of a side that hung goes through: the first of them, or the last.
+    fn let_in(&mut self, side: usize, first: bool) {
+        let mut own = (0..self.hanging.len()).filter(|at| self.hanging[*at].0 == side);
+        let place = if first { own.next() } else { own.next_back() };
+        let (at, link, relay) = self.hanging.remove(place.unwrap());
+        self.meet(at, link, relay);
+    }
+
+    fn meet(&mut self, at: usize, link: LinkId, relay: usize) {
         if !self.relays[relay].there {
             return self.sessions[at].closed(self.now, link, "connection refused");
         }
@@ -196,6 +216,7 @@ impl World {
 
     /// A side ends its connection to a relay, which ends the other's.
     fn hang_up(&mut self, at: usize, link: LinkId) {
+        self.hanging.retain(|(side, hanging, _)| (*side, *hanging) != (at, link));
         let Some(place) = self.legs.iter().position(|leg| (leg.at, leg.link) == (at, link)) else { return };
         let leg = self.legs.remove(place);
         if let Some(other) = self.partner(leg.at, leg.relay).filter(|_| leg.admitted) {
@@ -449,6 +470,41 @@ fn a_server_that_answers_is_not_asked_in_a_websocket_too() {
     assert_eq!((world.dialled.len(), world.websockets.len()), (1, 1));
     let failed = |news: &SessionNews| matches!(news, SessionNews::RelayFailed { .. });
     assert_eq!(world.news[0].iter().filter(|news| failed(news)).count(), 1);
+}
+
+/// Both ways in to the server's relay are tried, and both lead there, at either side in either order: what was sealed
+/// for one use is shown on one of them.
+#[test]
+fn where_two_ways_to_a_relay_cross_one_is_taken_at_either_side() {
+    for (firsts, together) in [[true, true], [true, false], [false, true], [false, false]]
+        .into_iter()
+        .flat_map(|firsts| [(firsts, false), (firsts, true)])
+    {
+        let mut world = World::new(&[Tier::Server]);
+        world.relays[0].hangs = true;
+        world.attempt(false);
+        world.advance(Duration::from_millis(2_500));
+        assert_eq!((world.dialled.len(), world.websockets.len(), world.hanging.len()), (1, 1, 4));
+        for (side, first) in firsts.into_iter().enumerate() {
+            world.let_in(side, first);
+            if together {
+                // The other one comes about before a word of the relay's has come by the first.
+                world.let_in(side, true);
+            }
+            world.settle();
+        }
+        world.advance(Duration::from_secs(1));
+        assert!(world.hanging.is_empty(), "nobody goes on with a way that is not needed any more");
+        assert_eq!(world.legs.len(), 2);
+        for at in 0..2 {
+            assert_eq!(world.ups(at), [(Rung::ServerRelay, Some("server".to_owned()))], "{firsts:?}");
+            assert_eq!(world.sessions[at].links.len(), 1);
+            let trouble = |news: &&SessionNews| {
+                matches!(news, SessionNews::RelayFailed { .. } | SessionNews::RelaysWanted { .. })
+            };
+            assert!(world.news[at].iter().find(trouble).is_none(), "{firsts:?} {together}");
+        }
+    }
 }
 
 #[test]

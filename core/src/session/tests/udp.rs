@@ -44,6 +44,48 @@ fn where_udp_does_not_pass_tcp_stays_and_the_reason_is_told() {
     }
 }
 
+/// Both sides dial at once, and both connections come about: the same one stays at either side, whichever is faster.
+/// The other one, or the one that was to stay, may break at any moment of that.
+#[test]
+fn of_two_links_that_cross_one_stays_and_nothing_is_lost_whenever_either_breaks() {
+    let ms = Duration::from_millis;
+    let rungs = RungSet::from_iter([Rung::TcpDirect, Rung::TcpPunch]);
+    let crossing = |detour: [u64; 2]| {
+        let mut world = World::new();
+        world.detour = detour.map(ms);
+        world.attempt_with(rungs);
+        world.transfer(20_000);
+        world.run(Duration::ZERO);
+        assert_eq!(world.wires.len(), 2);
+        world
+    };
+    for detour in [[0, 0], [0, 7], [7, 0], [0, 45], [45, 0]] {
+        let mut world = crossing(detour);
+        world.completes(Duration::from_secs(1), 20_000);
+        world.run(Duration::from_secs(1));
+        assert_eq!(world.links(), [1, 1]);
+        let stay = world.wires.iter().filter(|wire| wire.ends.iter().all(Option::is_some)).count();
+        assert_eq!(stay, 1, "each side kept another one");
+        assert!((0..2).all(|at| world.ups(at) == [Rung::TcpDirect] && world.downs(at) == 0), "{detour:?}");
+
+        for (broken, after) in (0..2).flat_map(|broken| (0..260).step_by(5).map(move |after| (broken, after)))
+        {
+            let mut world = crossing(detour);
+            world.run(ms(after));
+            world.cut(broken);
+            // The agent has another attempt made as long as there is no link.
+            if !world.run_until(ms(500), |world| world.is_up()) {
+                world.attempt_with(rungs);
+            }
+            let done = world.run_until(Duration::from_secs(3), |world| world.has_moved(20_000));
+            assert!(done, "{detour:?}, {broken} broken after {after} ms: {:?}", world.links());
+            world.completes(Duration::ZERO, 20_000);
+            world.run(Duration::from_secs(1));
+            assert_eq!(world.links(), [1, 1], "{detour:?}, {broken} broken after {after} ms");
+        }
+    }
+}
+
 #[test]
 fn an_attempt_that_fails_on_both_transports_says_so_of_both() {
     let mut world = World::new();

@@ -3,6 +3,16 @@
 use super::*;
 use crate::link::udp::{Demux, Held, Route};
 
+/// All that a session has to send by UDP now, one datagram each.
+pub(super) fn datagrams(session: &mut Session, now: Instant) -> Vec<(Transmit, Vec<u8>)> {
+    session.fill(now);
+    let (mut all, mut out) = (Vec::new(), Vec::new());
+    while let Some(sent) = session.poll_transmit(now, 10, &mut out) {
+        all.extend(out.chunks(sent.segment.unwrap_or(out.len())).map(|bytes| (sent, bytes.to_vec())));
+    }
+    all
+}
+
 /// A datagram comes by a socket from an address.
 pub(super) fn deliver(
     session: &mut Session,

@@ -6,7 +6,7 @@ use futures_util::AsyncReadExt;
 
 use super::*;
 use crate::net::ListenIo;
-use crate::web::{SignalServer, connect_signal};
+use crate::web::{Known, SignalServer, connect_signal};
 
 async fn failure(net: &TestNet, server: &SignalServer) -> String {
     let message = connect_signal(net, server).await.unwrap_err().to_string();
@@ -15,7 +15,7 @@ async fn failure(net: &TestNet, server: &SignalServer) -> String {
 }
 
 fn to(host: &str, tls: Option<Arc<rustls::ClientConfig>>) -> SignalServer {
-    SignalServer { host: host.to_owned(), port: 27183, tls }
+    SignalServer { host: host.to_owned(), port: 27183, tls, known: Known::default() }
 }
 
 /// A listener that takes one connection, sends `answer` once it has read something, and closes.
@@ -60,6 +60,26 @@ fn families_take_turns() {
     net.clone().run(async move {
         connect_signal(&net, &to("server.example", None)).await.unwrap();
         assert_eq!(net.elapsed(), Duration::from_millis(250));
+    });
+}
+
+/// As after an outage, during which the resolver was asked in vain.
+#[test]
+fn a_server_whose_name_is_not_found_is_reached_where_it_was_before() {
+    let net = TestNet::new();
+    net.name("server.example", &["127.0.0.1:27183"]);
+    let _world = server(&net, &[]);
+    net.clone().run(async move {
+        let server = to("server.example", None);
+        connect_signal(&net, &server).await.unwrap();
+        assert_eq!(net.elapsed(), Duration::ZERO);
+        net.name("server.example", &[]);
+        connect_signal(&net, &server).await.unwrap();
+        assert_eq!(net.elapsed(), Duration::from_millis(500));
+        // What the name says counts, where it says something.
+        net.name("server.example", &["192.0.2.1:27183"]);
+        assert!(failure(&net, &server).await.contains("192.0.2.1:27183: connection refused"));
+        assert!(failure(&net, &to("elsewhere.example", None)).await.contains("cannot find the server"));
     });
 }
 

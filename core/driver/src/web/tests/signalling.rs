@@ -7,7 +7,7 @@ use futures_util::AsyncReadExt;
 use inp2p_core::ids::ConnId;
 
 use super::*;
-use crate::web::{Outbox, SignalEvent, SignalServer, connect_signal};
+use crate::web::{Known, Outbox, SignalEvent, SignalServer, connect_signal};
 
 const UPGRADE: &str = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -16,7 +16,7 @@ impl World {
     fn signal_server(&self, tls: bool) -> SignalServer {
         let address = self.address();
         let tls = tls.then(|| tls::client_config(&self.net, provider(), None).unwrap());
-        SignalServer { host: address.ip().to_string(), port: address.port(), tls }
+        SignalServer { host: address.ip().to_string(), port: address.port(), tls, known: Known::default() }
     }
 
     async fn opened(&mut self) -> (ConnId, SocketAddr, Outbox) {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
-use super::super::wiring::{deliver, route, unroute};
+use super::super::wiring::{datagrams, deliver, route, unroute};
 use super::*;
 use crate::link::udp::Demux;
 use crate::nat::NatReport;
@@ -19,6 +19,8 @@ pub(super) struct World {
     flights: BinaryHeap<Reverse<Flight>>,
     number: u64,
     pub(super) wires: Vec<Link>,
+    /// What the bytes of a connection take longer, by whose dial it came about.
+    pub(super) detour: [Duration; 2],
     attempts: u8,
     /// Whether UDP passes at all, and TCP.
     pub(super) udp: bool,
@@ -49,6 +51,7 @@ pub(super) struct End {
 pub(super) struct Link {
     pub(super) ends: [Option<LinkId>; 2],
     held: [Vec<u8>; 2],
+    dialler: usize,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +96,7 @@ impl World {
             flights: BinaryHeap::new(),
             number: 0,
             wires: Vec::new(),
+            detour: [Duration::ZERO; 2],
             attempts: 0,
             udp: true,
             tcp: true,
@@ -181,7 +185,7 @@ impl World {
                 deliver(&mut end.session, &mut end.demux, self.now, (SockId(0), from), &bytes);
             }
             What::Tcp { wire, bytes } => {
-                let Some(Link { ends, held }) = self.wires.get_mut(wire) else { return };
+                let Some(Link { ends, held, .. }) = self.wires.get_mut(wire) else { return };
                 let Some(link) = ends[to] else { return };
                 held[to].extend(bytes);
                 let used = end.session.receive(self.now, link, &mut held[to]);
@@ -203,13 +207,9 @@ impl World {
             self.act(at, action);
         }
         self.stream(at);
-        self.ends[at].session.fill(self.now);
-        let mut out = Vec::new();
-        while let Some(sent) = self.ends[at].session.poll_transmit(self.now, 10, &mut out) {
+        for (sent, bytes) in datagrams(&mut self.ends[at].session, self.now) {
             worked = true;
-            let datagrams: Vec<Vec<u8>> =
-                out.chunks(sent.segment.unwrap_or(out.len())).map(<[u8]>::to_vec).collect();
-            datagrams.into_iter().for_each(|bytes| self.send(at, sent.to, bytes));
+            self.send(at, sent.to, bytes);
         }
         for wire in 0..self.wires.len() {
             let Some(link) = self.wires[wire].ends[at] else { continue };
@@ -269,7 +269,7 @@ impl World {
         ends[at] = Some(link);
         let mut out = Vec::new();
         self.ends[at].session.transmit(self.now, link, &mut out, BURST);
-        self.wires.push(Link { ends, held: [Vec::new(), Vec::new()] });
+        self.wires.push(Link { ends, held: [Vec::new(), Vec::new()], dialler: at });
         let wire = self.wires.len() - 1;
         self.post(other, What::Tcp { wire, bytes: out.split_off(preface::LENGTH) });
     }
@@ -287,7 +287,21 @@ impl World {
 
     fn post(&mut self, to: usize, what: What) {
         self.number += 1;
-        self.flights.push(Reverse(Flight { at: self.now + DELAY, number: self.number, to, what }));
+        let detour = match &what {
+            What::Udp { .. } => Duration::ZERO,
+            What::Tcp { wire, .. } | What::TcpEnd { wire } => self.detour[self.wires[*wire].dialler],
+        };
+        let at = self.now + DELAY + detour;
+        self.flights.push(Reverse(Flight { at, number: self.number, to, what }));
+    }
+
+    /// A connection breaks, and both ends see it. Whether there was one.
+    pub(super) fn cut(&mut self, wire: usize) -> bool {
+        let ends = std::mem::take(&mut self.wires[wire].ends);
+        for (end, link) in self.ends.iter_mut().zip(ends) {
+            link.into_iter().for_each(|link| end.session.closed(self.now, link, "cut"));
+        }
+        ends != [None, None]
     }
 
     /// Moves the bytes of the one stream.
@@ -325,7 +339,11 @@ impl World {
         }
     }
 
-    fn has_moved(&self, length: usize) -> bool {
+    pub(super) fn is_up(&self) -> bool {
+        self.ends.iter().all(|end| end.session.is_up())
+    }
+
+    pub(super) fn has_moved(&self, length: usize) -> bool {
         self.ends.iter().all(|end| end.received.len() >= length)
     }
 
