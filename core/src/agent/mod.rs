@@ -47,6 +47,7 @@ use crate::due::earlier;
 use crate::ids::PeerName;
 use crate::nat::NatReport;
 use crate::path::{Candidate, Outcome, RungSet};
+use crate::punch::Budget;
 use crate::rng::Rng;
 use crate::time::WallClock;
 use crate::wire::Envelope;
@@ -66,6 +67,8 @@ pub struct Agent {
     pins: pins::Pins,
     relaying: relay::Relaying,
     reconnects: reconnect::Reconnects,
+    /// What all attempts may guess.
+    budget: Budget,
     nat: Nat,
     report: Reporting,
     counters: Counters,
@@ -143,6 +146,7 @@ impl Agent {
             peers: peers::Peers::new(rng.fork("peers")),
             forwards: Forwards::new(rules, config.push, node, user)?,
             reconnects: reconnect::Reconnects::new(now, pins.kept()),
+            budget: Budget::default(),
             pins,
             relaying: relay::Relaying::new(config.relay.clone()),
             nat: Nat::default(),
@@ -288,6 +292,8 @@ impl Agent {
         let old = std::mem::replace(&mut self.nat.report, *report);
         let known = [self.nat.report.udp4, self.nat.report.udp6].into_iter().flatten();
         self.nat.is_awaited &= !known.into_iter().any(|side| side.blocked || side.public.is_some());
+        let lifetime = self.nat.report.udp4.and_then(|side| side.lifetime).and_then(|found| found.below);
+        self.budget.measured(lifetime.map(|seconds| Duration::from_secs(seconds.into())));
         // A renewed proof is news for the server alone.
         self.report.change(now);
         if let Some(every) = self.nat.report.keepalive()

@@ -10,6 +10,11 @@
 //! next attempts, and the first packet of one that it has not begun itself has it begin it too ([`Agent::called`]).
 //! That is what lets both sides' probes meet between two NATs, whoever noticed first.
 //!
+//! These attempts look for the peer where it was seen. Where its port has to be guessed, both sides have to do so at
+//! the same time, and neither hears of the other before it has worked; and what is tried takes up room in NATs. So
+//! ports are guessed at instants that both can tell, by the clock that they have from the server: soon at first, and
+//! then rarely. The attempts at these instants have numbers of their own.
+//!
 //! Nothing here decides who the peer is: its links prove the key that is pinned. Relays are out of reach, since
 //! only the server gives permissions.
 
@@ -23,8 +28,10 @@ use sha2::{Digest, Sha256};
 use super::io::Action;
 use super::{Agent, relay};
 use crate::ids::{AttemptId, PeerName, PublicKey};
+use crate::link::Role;
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Transport};
+use crate::punch::{Effort, Plan};
 use crate::rng::Rng;
 use crate::session::Attempt;
 use crate::wire::message::MAX_CANDIDATES;
@@ -45,6 +52,17 @@ impl ReconnectSecret {
         let hash = Sha256::new_with_prefix("inp2p reconnect attempt 1");
         let hash: [u8; 32] = hash.chain_update(self.0).chain_update(number.to_be_bytes()).finalize().into();
         AttemptId(std::array::from_fn(|at| hash.get(at).copied().unwrap_or_default()))
+    }
+
+    /// The first slot for guessing after that time of those that are `every` apart, and when it begins.
+    fn slot(&self, unix: Duration, every: u64) -> (u64, Duration) {
+        let hash = Sha256::new_with_prefix("inp2p reconnect slots 1");
+        let [one, two, ..]: [u8; 32] = hash.chain_update(self.0).finalize().into();
+        // Each pair has its own, so that those of one node do not compete for always the same.
+        let first = u64::from(u16::from_be_bytes([one, two]));
+        let every = every.max(1);
+        let slot = ((unix.as_secs() / SLOT.as_secs() + first) / every + 1).saturating_mul(every);
+        (slot, Duration::from_secs(slot.saturating_sub(first).saturating_mul(SLOT.as_secs())))
     }
 }
 
@@ -108,6 +126,18 @@ struct Known {
     called: Option<Instant>,
     /// Whether there is a link.
     linked: bool,
+    guess: Guess,
+}
+
+/// When ports are guessed for a peer.
+#[derive(Debug, Default)]
+struct Guess {
+    /// The next time, and the attempt's number.
+    next: Option<(Instant, u64)>,
+    /// How often that was in vain.
+    failures: u32,
+    /// The latest attempt.
+    attempt: Option<AttemptId>,
 }
 
 impl Reconnects {
@@ -123,7 +153,7 @@ impl Reconnects {
             Some(known) if known.kept == kept => None,
             Some(known) => {
                 if known.kept.secret != kept.secret {
-                    (known.latest, known.failures) = (0, 0);
+                    (known.latest, known.failures, known.guess) = (0, 0, Guess::default());
                 }
                 known.kept = kept.clone();
                 self.stale = true;
@@ -147,6 +177,7 @@ impl Reconnects {
     pub(super) fn up(&mut self, name: &PeerName) {
         if let Some(known) = self.known.get_mut(name) {
             (known.linked, known.due, known.failures, known.running) = (true, None, 0, None);
+            known.guess = Guess::default();
             self.stale = true;
         }
     }
@@ -163,6 +194,7 @@ impl Reconnects {
     pub(super) fn done(&mut self, name: &PeerName, attempt: AttemptId) -> bool {
         let Some(known) = self.known.get_mut(name) else { return false };
         known.running.take_if(|running| *running == attempt).is_some()
+            || known.guess.attempt == Some(attempt)
             || (known.latest.saturating_sub(AHEAD)..=known.latest)
                 .any(|number| known.kept.secret.attempt(number) == attempt)
     }
@@ -178,8 +210,27 @@ impl Reconnects {
         self.known.iter().find(|(_, known)| due(known)).map(|(name, _)| name.clone())
     }
 
+    /// The next peer that ports are to be guessed for.
+    fn next_guess(&self, now: Instant) -> Option<PeerName> {
+        let due = |known: &Known| known.guess.next.is_some_and(|(at, _)| at <= now);
+        self.known.iter().find(|(_, known)| due(known)).map(|(name, _)| name.clone())
+    }
+
+    /// Sees to it that ports are to be guessed for those peers that are looked for, and no others.
+    fn plan_guesses(&mut self, now: Instant, unix: Duration) {
+        for known in self.known.values_mut() {
+            let next = known.due.and(known.guess.next.or_else(|| {
+                let (slot, begins) = known.kept.secret.slot(unix + GRACE, known.guess.every());
+                Some((now + begins.saturating_sub(unix), GUESSES.saturating_add(slot)))
+            }));
+            self.stale |= next != known.guess.next;
+            known.guess.next = next;
+        }
+    }
+
     pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
-        let next = self.known.values().filter_map(|known| known.due).min();
+        let guesses = self.known.values().filter_map(|known| known.guess.next).map(|(at, _)| at);
+        let next = self.known.values().filter_map(|known| known.due).chain(guesses).min();
         next.map(|at| (at, "look for a peer without the server"))
     }
 
@@ -192,7 +243,9 @@ impl Reconnects {
         let mut list = Vec::new();
         for (name, known) in self.known.iter().filter(|(_, known)| !known.linked) {
             // A peer that has lost its process counts from the start.
+            let guess = known.guess.next.map(|(_, number)| number);
             let numbers: BTreeSet<u64> = (1..=AHEAD)
+                .chain(guess)
                 .chain(known.latest.saturating_add(1)..=known.latest.saturating_add(AHEAD))
                 .collect();
             for number in numbers {
@@ -216,6 +269,7 @@ impl Known {
             failures: 0,
             called: None,
             linked: false,
+            guess: Guess::default(),
         }
     }
 
@@ -229,6 +283,14 @@ impl Known {
         };
         self.failures = self.failures.saturating_add(1);
         self.due = Some(now + rng.between(wait * 3 / 4, wait));
+    }
+}
+
+impl Guess {
+    /// How many slots the next one is apart from the one before it: those that are further apart are among those
+    /// that are less so, and two sides that do not count the same meet at them.
+    fn every(&self) -> u64 {
+        self.failures.checked_sub(1).map_or(1, |failures| SECOND_GUESS << failures.min(MAX_GUESS_DOUBLINGS))
     }
 }
 
@@ -283,7 +345,7 @@ impl Agent {
             return;
         }
         known.called = Some(now);
-        self.reconnect(&name, number);
+        self.reconnect(now, &name, number);
     }
 
     /// Begins what is due, and tells the driver what is expected.
@@ -307,45 +369,83 @@ impl Agent {
             if !wanted && known.failures > UNASKED {
                 known.due = None;
             } else {
-                self.reconnect(&name, number);
+                self.reconnect(now, &name, number);
             }
         }
+        self.guess(now);
         if let Some(expected) = self.reconnects.expect() {
             self.actions.push_back(Action::Expect(expected));
         }
     }
 
-    fn reconnect(&mut self, name: &PeerName, number: u64) {
+    /// Begins the attempts that guess ports, and plans the next.
+    fn guess(&mut self, now: Instant) {
+        while let Some(name) = self.reconnects.next_guess(now) {
+            let brought = self.peers.known(&name).is_some_and(|(peer, _)| peer.is_trying(now));
+            let Some(known) = self.reconnects.known.get_mut(&name) else { break };
+            let Some((_, number)) = known.guess.next.take() else { break };
+            if !brought {
+                self.reconnect(now, &name, number);
+            }
+        }
+        let unix = self.unix(now);
+        self.reconnects.plan_guesses(now, unix);
+    }
+
+    fn reconnect(&mut self, now: Instant, name: &PeerName, number: u64) {
         let Some(key) = self.pinned(name) else { return };
         let rungs = self.config.rungs.iter().filter(|rung| !rung.is_relay()).collect();
         let own_nat = self.nat.report;
         let Some(known) = self.reconnects.known.get_mut(name) else { return };
-        known.latest = known.latest.max(number);
-        let (id, secret) = (known.kept.secret.attempt(number), known.kept.secret.0);
-        let candidates = known.kept.candidates.clone();
+        let (id, punch_key) = (known.kept.secret.attempt(number), known.kept.secret.0);
         if known.running.is_some_and(|running| running == id) {
             return;
         }
-        known.running = Some(id);
+        let candidates = known.kept.candidates.clone();
         let peer_nat = self.reconnects.located.get(name).map(|(_, nat)| *nat).unwrap_or_default();
-        self.reconnects.stale = true;
-        let Some((peer, _)) = self.peers.enter(name) else { return };
-        if peer.link().is_some() || !peer.is_for(key) {
-            return;
-        }
-        tracing::debug!(peer = %name, number, "looking for the peer without the server");
-        let targets = relay::limits(name, peer.targets().cloned());
-        self.counters.attempts += 1;
-        let attempt = Box::new(Attempt {
+        let guesses = number > GUESSES;
+        let attempt = Attempt {
             id,
-            punch_key: secret,
+            punch_key,
             candidates,
             rungs,
             relays: Vec::new(),
             own_nat,
             peer_nat,
             tcp_in: None,
-        });
+            effort: if guesses { Effort::Once } else { Effort::Plain },
+            budget: self.budget.clone(),
+        };
+        let Some((peer, _)) = self.peers.enter(name) else { return };
+        if peer.link().is_some() || !peer.is_for(key) {
+            return;
+        }
+        let targets = relay::limits(name, peer.targets().cloned());
+        // What the guess takes up, and what there is room for.
+        let role = if self.config.identity.public() < key { Role::Controlling } else { Role::Controlled };
+        let entries = Plan::new(&attempt.situation(role)).entries();
+        let room = self.budget.room(now, true);
+        let Some(known) = self.reconnects.known.get_mut(name) else { return };
+        if guesses {
+            if entries > room {
+                return;
+            }
+            known.guess.failures = known.guess.failures.saturating_add(1);
+            if entries == 0 {
+                // Nothing has to be guessed: the other attempts do.
+                return;
+            }
+            known.guess.attempt = Some(id);
+            // It would give way to another.
+            known.due = known.due.map(|due| due.max(now + SLOT));
+        } else {
+            known.latest = known.latest.max(number);
+        }
+        known.running = Some(id);
+        self.reconnects.stale = true;
+        tracing::debug!(peer = %name, number, guesses, "looking for the peer without the server");
+        self.counters.attempts += 1;
+        let attempt = Box::new(attempt);
         self.actions.push_back(Action::Attempt { peer: name.clone(), key, attempt, targets });
     }
 
@@ -376,6 +476,14 @@ const LONG_GONE: u32 = 14;
 /// As often as a peer that is not online is asked for at the server.
 const RARELY: Duration = Duration::from_secs(75);
 const MAX_DOUBLINGS: u32 = 3;
+/// Attempts that guess ports begin at multiples of that; longer than one round lasts.
+const SLOT: Duration = Duration::from_secs(8);
+/// What their numbers begin after.
+const GUESSES: u64 = 1 << 63;
+/// How many slots the second guess is from the first at most, 128 s: by then NATs have forgotten that one. Then
+/// doubled so often, up to a quarter of an hour and a little.
+const SECOND_GUESS: u64 = 16;
+const MAX_GUESS_DOUBLINGS: u32 = 3;
 /// How often a side looks for a peer that it wants nothing of: the streams that the peer had here are over by then.
 const UNASKED: u32 = 6;
 /// How often the peer's packets begin an attempt here.
@@ -414,6 +522,20 @@ mod tests {
         assert!(expected.iter().any(|one| one.attempt == kept.secret.attempt(101)));
         all.up(&name);
         assert_eq!(all.expect().unwrap(), []);
+    }
+
+    #[test]
+    fn slots_that_are_further_apart_are_among_those_that_are_less_so() {
+        for seed in 0..50 {
+            let secret = ReconnectSecret::agree(&[seed; 32], &[2; 32]);
+            let unix = Duration::from_millis(1_700_000_000_000 + u64::from(seed) * 777);
+            for every in [1, 16, 32, 64, 128] {
+                let (slot, begins) = secret.slot(unix, every);
+                assert_eq!(slot % every, 0);
+                assert!(begins > unix && begins <= unix + SLOT * u32::try_from(every).unwrap());
+                assert_eq!(secret.slot(begins - Duration::from_millis(1), 1), (slot, begins));
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::io::Action;
 use super::{Agent, FIRST_ROW, Phase, relay};
 use crate::ids::{ConnId, PeerName, PublicKey};
 use crate::path::RungSet;
+use crate::punch::Effort;
 use crate::punch::tcp::COMMON_DELAY;
 use crate::session::Attempt;
 use crate::wire::message::{
@@ -109,6 +110,8 @@ impl Agent {
                 own_nat: self.nat.report,
                 peer_nat: start.nat,
                 tcp_in: tcp_in(start.tcp_at_ms, server_time),
+                effort: Effort::Full,
+                budget: self.budget.clone(),
             };
             let attempt = Box::new(attempt);
             self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt, targets });

@@ -2,6 +2,7 @@
 
 mod alone;
 mod better;
+mod guesses;
 mod relay;
 
 use super::*;

@@ -18,6 +18,8 @@ pub struct Fan {
     pub pause: Duration,
     /// How many passes are openers, with a short time to live.
     pub openers: u32,
+    /// Whether it is a round of a guess.
+    pub is_guess: bool,
 }
 
 /// From where a fan sends.

@@ -7,12 +7,13 @@
 //! - [`udp`] does it: a machine that sends, listens, and says on which paths the peer was heard;
 //! - [`tcp`] does the same over TCP, by simultaneous open;
 //! - `fan` is the part of a plan that tries many ports or sockets (`spread` works it off), `aim` the schedule of one address, `ports`
-//!   the arithmetic, `why` the reasons for giving up.
+//!   the arithmetic, `why` the reasons for giving up, `budget` how many ports the node may guess.
 //!
 //! What this leaves to others: the NAT report (`nat`), whose address may be probed at all (the server, which
 //! proves reflexive addresses), the handshake on a path that was found (`link`), the sockets (the driver).
 
 mod aim;
+pub mod budget;
 mod fan;
 pub mod plan;
 mod ports;
@@ -21,8 +22,9 @@ pub mod tcp;
 pub mod udp;
 mod why;
 
+pub use budget::Budget;
 pub use fan::{Fan, GAP, Ports, Sockets};
-pub use plan::{Plan, Situation, Target, Trust, Way};
+pub use plan::{Effort, Plan, Situation, Target, Trust, Way};
 pub use why::Why;
 
 #[cfg(test)]

@@ -14,6 +14,8 @@
 //! | not known | any | plain; if that does not help, guessed, as if the unknown one had a mapping a peer |
 //! | blocked | any | nothing |
 //!
+//! What is predicted or guessed can be left out ([`Effort`]), where the own NAT's table has no room for more.
+//!
 //! The words are RFC 4787's: mapping (section 4.1), filtering (section 5). "Filter by port" is address- and
 //! port-dependent filtering.
 //!
@@ -52,6 +54,20 @@ pub struct Situation<'a> {
     pub candidates: &'a [Candidate],
     /// The rungs that both sides may use.
     pub rungs: RungSet,
+    /// How much may be guessed.
+    pub effort: Effort,
+}
+
+/// How many ports may be guessed or predicted in an attempt. What leaves for each stays in the own NAT's table for
+/// as long as mappings live, and a NAT has room for so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effort {
+    /// None: the peer is looked for where it was seen.
+    Plain,
+    /// One round of guessing.
+    Once,
+    /// Both rounds.
+    Full,
 }
 
 /// What is done.
@@ -71,6 +87,8 @@ pub struct Plan {
     pub length: Duration,
     /// What that amounts to.
     pub way: Way,
+    /// Whether more would be done with more effort.
+    pub is_spared: bool,
 }
 
 /// One address of the peer.
@@ -116,10 +134,17 @@ impl Plan {
             hold: Duration::ZERO,
             length: PLAIN,
             way: Way::Plain,
+            is_spared: false,
         };
         plan.way = plan.punching(situation);
         plan.add_hosts(situation);
         plan
+    }
+
+    /// How many entries of the own NAT's table it may take up by guessing and predicting.
+    pub fn entries(&self) -> u32 {
+        let many = self.fans.iter().map(Fan::pairs).filter(|pairs| *pairs > 1);
+        many.fold(0, u32::saturating_add)
     }
 
     /// Why neither side needs to begin, if so. Where only the peer's addresses are missing, the peer may still
@@ -156,6 +181,7 @@ impl Plan {
             None => Way::Hopeless(Why::NoAddress),
             Some(public) => self.pair(&own, &peer, *public, situation.role),
         };
+        let way = self.spare(way, situation.effort);
         // A filter that is not known may let in what is predicted to no purpose.
         let open =
             |side: &Behaviour| Mapping::of(side) == Mapping::One && side.filtering.is == Dependence::Unknown;
@@ -172,6 +198,35 @@ impl Plan {
             // What IPv6 has is enough to go on.
             Way::Hopeless(_) if !self.targets.is_empty() => Way::Plain,
             way => way,
+        }
+    }
+
+    /// Leaves out what is more than may be done.
+    fn spare(&mut self, way: Way, effort: Effort) -> Way {
+        let mut rounds = match effort {
+            Effort::Plain => 0,
+            Effort::Once => 1,
+            Effort::Full => return way,
+        };
+        let before = self.fans.len();
+        self.fans.retain(|fan| match (fan.is_guess, effort) {
+            (true, _) => std::mem::replace(&mut rounds, 0) > 0,
+            (false, Effort::Plain) => fan.pairs() == 1,
+            (false, Effort::Once | Effort::Full) => true,
+        });
+        self.is_spared = self.fans.len() < before;
+        match (way, effort) {
+            _ if !self.is_spared => way,
+            (_, Effort::Plain) => {
+                self.length = PLAIN;
+                Way::Plain
+            }
+            (way, Effort::Once | Effort::Full) => {
+                // The second round has its probes last.
+                let (_, probes) = GUESS_ROUNDS[1];
+                self.length = self.length.saturating_sub(GAP * probes);
+                way
+            }
         }
     }
 
@@ -212,6 +267,7 @@ impl Plan {
                     passes: 6,
                     pause: Duration::from_millis(200),
                     openers: 0,
+                    is_guess: false,
                 });
                 self.guess(LATE_GUESS, Part::Hit, public, harmed)
             }
@@ -271,6 +327,7 @@ impl Plan {
             passes,
             pause: ANEW_PAUSE,
             openers,
+            is_guess: false,
         };
         if own.preserves_port {
             let sockets = Sockets::At(spare(seen, public));
@@ -298,6 +355,7 @@ impl Plan {
                 passes: 1,
                 pause: Duration::ZERO,
                 openers,
+                is_guess: true,
             };
             self.fans.push(match part {
                 // Openers reach the way they should only where this side's NATs are near; the second
@@ -403,6 +461,7 @@ fn row(after: Duration, ports: Vec<SocketAddr>, harmed: bool) -> Option<Fan> {
         // The peer begins after the first pass, and its probes get in by it. The last one is for a carrier's NAT
         // behind this side's, which openers do not pass.
         openers: if harmed { 3 } else { 0 },
+        is_guess: false,
     })
 }
 

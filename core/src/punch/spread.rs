@@ -11,6 +11,8 @@ use crate::link::udp::UdpPath;
 /// A fan that is being worked through.
 #[derive(Debug)]
 pub(super) struct Spread {
+    /// Whether there is more than one pair.
+    is_many: bool,
     sockets: Vec<SockId>,
     ports: Ports,
     openers: u32,
@@ -27,12 +29,14 @@ pub(super) struct Spread {
 
 impl Spread {
     pub(super) fn new(start: Instant, fan: Fan, main: SockId) -> Self {
+        let is_many = fan.pairs() > 1;
         let (sockets, closed, port) = match fan.sockets {
             Sockets::Main => (vec![main], 0, None),
             Sockets::New(count) => (Vec::new(), count, None),
             Sockets::At(port) => (Vec::new(), 1, Some(port)),
         };
         Self {
+            is_many,
             sockets,
             ports: fan.ports,
             openers: fan.openers,
@@ -99,6 +103,11 @@ impl Spread {
             self.pass_began = (self.pass_began + self.pause).max(now);
         }
         Some((UdpPath::new(socket?, to?), ttl))
+    }
+
+    /// Whether what it sends next makes an entry in the own NAT's table, one of many.
+    pub(super) fn makes_entry(&self) -> bool {
+        self.is_many && self.pass == 0
     }
 
     /// Whether it has been through all.

@@ -260,6 +260,7 @@ mod tests {
     use crate::link::Role;
     use crate::nat::{Behaviour, Dependence, Finding, NatReport};
     use crate::path::{Candidate, CandidateKind, RungSet};
+    use crate::punch::Effort;
 
     fn side(mapping: Dependence, port_step: Option<i32>) -> NatReport {
         let mapping = Finding { is: mapping, confirmed: true };
@@ -276,7 +277,14 @@ mod tests {
             address: address.parse().unwrap(),
         });
         let candidates = &candidates[..1];
-        Plan::new(&Situation { own, peer, role: Role::Controlling, candidates, rungs: RungSet::ALL })
+        Plan::new(&Situation {
+            own,
+            peer,
+            role: Role::Controlling,
+            candidates,
+            rungs: RungSet::ALL,
+            effort: Effort::Full,
+        })
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::aim::{Aim, Known};
+use super::budget::Budget;
 use super::fan::GAP;
 use super::plan::{Plan, Way};
 use super::ports::Shuffled;
@@ -53,6 +54,10 @@ pub struct Config<'a> {
     pub main6: SockId,
     /// What to do.
     pub plan: Plan,
+    /// What guesses draw on.
+    pub budget: Budget,
+    /// Whether the server has nothing to do with it.
+    pub is_blind: bool,
 }
 
 /// Something that happened.
@@ -142,6 +147,10 @@ pub struct Puncher {
     answered: (Instant, u32),
     probes: u32,
     guesses: u32,
+    budget: Budget,
+    is_blind: bool,
+    /// Whether more would be guessed if there were room.
+    is_spared: bool,
     has_given_up: bool,
     stage: Stage,
     actions: VecDeque<Action>,
@@ -195,6 +204,9 @@ impl Puncher {
             answered: (now, 0),
             probes: 0,
             guesses: 0,
+            budget: config.budget,
+            is_blind: config.is_blind,
+            is_spared: plan.is_spared,
             has_given_up: false,
             stage: Stage::Seeking,
             actions: VecDeque::new(),
@@ -420,6 +432,12 @@ impl Puncher {
             return true;
         }
         let Some(fan) = self.fans.front_mut().filter(|_| !self.is_opening) else { return false };
+        let is_new = fan.makes_entry();
+        if is_new && self.budget.room(now, self.is_blind) == 0 {
+            self.is_spared = true;
+            self.fans.pop_front();
+            return false;
+        }
         if fan.wants_socket() {
             // Opened when its first probe leaves: so many at once would be a burst of their own.
             self.is_opening = true;
@@ -432,6 +450,9 @@ impl Puncher {
         }
         let Some((path, ttl)) = aim else { return false };
         self.guesses += 1;
+        if is_new {
+            self.budget.take(now, self.is_blind);
+        }
         self.ask(now, path, ttl);
         true
     }
@@ -454,6 +475,7 @@ impl Puncher {
     fn give_up(&mut self) {
         let why = match self.known.is_empty() {
             false => Why::OneWay,
+            true if self.is_spared => Why::Spared { probes: self.probes },
             true => Why::Silence { probes: self.probes, guesses: self.guesses },
         };
         self.finish();

@@ -30,6 +30,11 @@ pub enum Why {
         /// How many of them were to guess a port.
         guesses: u32,
     },
+    /// The same, and ports were not guessed as far as might help.
+    Spared {
+        /// How many were sent.
+        probes: u32,
+    },
     /// Probes of the peer arrived, but no answer to one of this side's.
     OneWay,
     /// No TCP connection came about.
@@ -43,7 +48,7 @@ impl Why {
     /// Whether anything was sent.
     pub fn was_tried(self) -> bool {
         match self {
-            Self::Silence { .. } | Self::OneWay | Self::NoConnection { .. } => true,
+            Self::Silence { .. } | Self::Spared { .. } | Self::OneWay | Self::NoConnection { .. } => true,
             Self::NotAmongRungs
             | Self::NoAddress
             | Self::OwnUdpBlocked
@@ -76,6 +81,9 @@ impl fmt::Display for Why {
             Self::Silence { probes, guesses: 0 } => write!(f, "{probes} probes, nothing heard of the peer"),
             Self::Silence { probes, guesses } => {
                 write!(f, "{probes} probes, {guesses} of them to guess a port, nothing heard of the peer")
+            }
+            Self::Spared { probes } => {
+                write!(f, "{probes} probes, nothing heard of the peer; it is too early to guess more ports")
             }
             Self::OneWay => f.write_str("the peer's probes arrive here, but this side's do not get there"),
             Self::NoConnection { dials } => write!(f, "{dials} simultaneous opens, no connection"),

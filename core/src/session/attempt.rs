@@ -11,7 +11,7 @@ use crate::ids::AttemptId;
 use crate::link::Role;
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Outcome, Rung, RungSet, Transport, Verdict};
-use crate::punch::{Situation, Why};
+use crate::punch::{Budget, Effort, Situation, Why};
 use crate::relay::Access;
 
 /// What a session is to try, as the server's `PunchStart` says.
@@ -33,6 +33,10 @@ pub struct Attempt {
     pub peer_nat: NatReport,
     /// How long from now until both sides open TCP connections to each other at once; none if they do not.
     pub tcp_in: Option<Duration>,
+    /// How many ports may be guessed.
+    pub effort: Effort,
+    /// What that draws on.
+    pub budget: Budget,
 }
 
 impl std::fmt::Debug for Attempt {
@@ -61,13 +65,14 @@ impl Attempt {
     }
 
     /// What punching is planned by, for the side in `role`.
-    pub(super) fn situation(&self, role: Role) -> Situation<'_> {
+    pub(crate) fn situation(&self, role: Role) -> Situation<'_> {
         Situation {
             own: &self.own_nat,
             peer: &self.peer_nat,
             role,
             candidates: &self.candidates,
             rungs: self.rungs,
+            effort: self.effort,
         }
     }
 
@@ -381,6 +386,8 @@ mod tests {
             own_nat: NatReport::default(),
             peer_nat: NatReport::default(),
             tcp_in: None,
+            effort: Effort::Full,
+            budget: Budget::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::link::udp::{InitialId, Label, ProbeTag, Transmit, UdpConfig, UdpPath}
 use crate::link::{Role, UdpLink};
 use crate::path::Transport;
 use crate::punch::udp::{Config, Puncher};
-use crate::punch::{Plan, Trust};
+use crate::punch::{Effort, Plan, Trust};
 
 /// What leads to a link over UDP: for [`crate::link::udp::Demux`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,8 @@ impl Session {
             main4: socket,
             main6: socket,
             plan,
+            budget: run.attempt.budget.clone(),
+            is_blind: run.attempt.effort != Effort::Full,
         };
         for slot in &mut self.links {
             if let Carrier::Udp(older) = &mut slot.carrier

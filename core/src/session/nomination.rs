@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use serde_bytes::ByteArray;
-use smallvec::SmallVec;
 
 use super::control::{Control, Hello};
 use super::{Ending, LinkId};
@@ -26,8 +25,8 @@ pub(super) struct Nomination {
     role: Role,
     own: Hello,
     peer: Option<Instance>,
-    /// Instances that the peer has left behind. What they still say is refused.
-    past: SmallVec<[Instance; PAST]>,
+    /// The latest link on which that was heard: what another one says on an older link was said before.
+    heard: LinkId,
     epoch: u64,
     carrying: Carrying,
     /// Messages for stream 0 of a link.
@@ -93,7 +92,7 @@ impl Nomination {
                 share: Some(ByteArray::new(share)),
             },
             peer: None,
-            past: SmallVec::new(),
+            heard: LinkId(0),
             epoch: 0,
             carrying: Carrying::Nothing,
             outbox: VecDeque::new(),
@@ -246,24 +245,23 @@ impl Nomination {
             return Err(Ending::Rule("an initial credit below the agreed 16 KiB"));
         }
         let instance = (hello.instance, hello.number);
-        if self.past.contains(&instance) {
-            return Err(Ending::Rule("a process that the peer has left behind"));
-        }
         match self.peer {
             Some(known) if known == instance => {
+                self.heard = self.heard.max(link);
                 self.notes.push_back(Note::Ready(link, hello.direct));
                 return Ok(());
             }
-            Some(known) => {
-                if self.past.len() == PAST {
-                    self.past.remove(0);
-                }
-                self.past.push(known);
+            // What a process said may be on its way for longer than the next one takes to be heard.
+            Some(known) if link < self.heard || is_earlier(instance, known) => {
+                return Err(Ending::Rule("a process that the peer has left behind"));
+            }
+            Some(_) => {
                 self.renew(instance);
                 self.notes.push_back(Note::Renewed(link));
             }
             None => self.peer = Some(instance),
         }
+        self.heard = link;
         if let (Some(own), Some(peer)) = (&self.own.share, &hello.share) {
             self.notes.push_back(Note::Agreed(match self.role {
                 Role::Controlling => ReconnectSecret::agree(own, peer),
@@ -294,13 +292,45 @@ impl Nomination {
     }
 }
 
+/// Whether one is an earlier session of the same process.
+fn is_earlier((process, number): Instance, (other, than): Instance) -> bool {
+    process == other && number < than
+}
+
 const VERSION: u8 = 1;
 
 /// The epoch of the first nomination between two process instances.
 const FIRST: u64 = 1;
 
-/// How many instances of a peer are remembered: more restarts than links can be under way.
-const PAST: usize = 4;
-
 /// The longest reason that is kept, in characters.
 const MAX_REASON: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn what_an_ended_process_said_before_does_not_pass_for_news() {
+        let now = Instant::now();
+        let new = |role, process, number| Nomination::new(role, ([process; 16], number), [7; 32]);
+        let mut nomination = new(Role::Controlled, 1, 1);
+        for (link, process, number, is_heard) in [
+            (5, 3, 1, true),
+            // On its way since before.
+            (4, 2, 1, false),
+            (6, 3, 1, true),
+            (5, 2, 1, false),
+            (7, 4, 2, true),
+            (8, 4, 1, false),
+            (6, 3, 1, false),
+            (9, 4, 2, true),
+            (10, 5, 1, true),
+        ] {
+            let hello = new(Role::Controlling, process, number).hello(false);
+            let heard = nomination.hear(now, LinkId(link), hello);
+            assert_eq!(heard.is_ok(), is_heard, "{process} {number} on {link}");
+        }
+        assert_eq!(nomination.peer, Some((ByteArray::new([5; 16]), 1)));
+    }
+}

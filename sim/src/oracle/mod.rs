@@ -66,15 +66,18 @@ fn undisturbed(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
     }
 }
 
-/// Whether another node of the house may have the port that a NAT would keep: then this one's differs from peer to
-/// peer, by who of the house talks to that peer.
+/// Whether another node of the house may have the port that a NAT would keep, or this one at an address that it has
+/// left: then its port differs from peer to peer, by who of the house talks, or has talked, to that peer.
 fn clashes(scenario: &Scenario, node: usize) -> bool {
     let site = scenario.ends_at(node);
     let mut mates = (0..scenario.nodes.len()).filter(|mate| *mate != node);
-    paths::keeps_ports_by_peer(&site)
-        && mates.any(|mate| {
+    let mut is_shared = || {
+        mates.any(|mate| {
             [scenario.begins_at(mate), scenario.ends_at(mate)].iter().any(|at| at.house == site.house)
         })
+    };
+    let roams = |fault: &Trouble| matches!(fault.what, What::Roam(who) if who == node);
+    paths::keeps_ports_by_peer(&site) && (is_shared() || scenario.faults.iter().any(roams))
 }
 
 /// Whether the node's TCP port may be another one than it knows of: its NAT has forgotten all, and does not give
@@ -89,23 +92,32 @@ fn is_renumbered(scenario: &Scenario, node: usize) -> bool {
 /// Whether the NAT before a node may have no UDP port for it, because it guesses ports to reach a peer: what that
 /// opens stays for as long as mappings live, up to two minutes.
 fn is_crowded(scenario: &Scenario, node: usize) -> bool {
-    guesses(scenario, node, paths::takes_all_ports)
-}
-
-/// Whether it may have no room for anything, not even for the server, because somebody behind it guesses ports.
-pub fn is_starved(scenario: &Scenario, node: usize) -> bool {
-    guesses(scenario, node, paths::fills_table)
-}
-
-fn guesses(scenario: &Scenario, node: usize, exhausts: fn(&Site, &Site) -> bool) -> bool {
     let site = scenario.ends_at(node);
+    mates(scenario, node).any(|mate| sought(scenario, mate).any(|peer| paths::takes_all_ports(&site, &peer)))
+}
+
+/// Whether it may have no room for anything, not even for the server, because of what those behind it guess.
+pub fn is_starved(scenario: &Scenario, node: usize) -> bool {
+    let site = scenario.ends_at(node);
+    let most =
+        |mate| sought(scenario, mate).map(|peer| paths::guessed(&site, &peer)).max().unwrap_or_default();
+    let guessed: u16 = mates(scenario, node).map(most).fold(0, u16::saturating_add);
+    site.quirks.table > 0 && guessed > 0 && site.quirks.table < guessed.saturating_add(TABLE_REST)
+}
+
+/// The nodes that are or were in a node's house, itself included.
+fn mates(scenario: &Scenario, node: usize) -> impl Iterator<Item = usize> {
+    let house = scenario.ends_at(node).house;
     let sites = |node: usize| [scenario.begins_at(node), scenario.ends_at(node)];
-    let is_mate = |node: usize| sites(node).iter().any(|mate| mate.house == site.house);
+    (0..scenario.nodes.len()).filter(move |mate| sites(*mate).iter().any(|site| site.house == house))
+}
+
+/// Where those are or were whom a node wants to reach, or who want to reach it.
+fn sought(scenario: &Scenario, node: usize) -> impl Iterator<Item = Site> {
     let pairs =
         scenario.forwards.iter().flat_map(|forward| [(forward.from, forward.to), (forward.to, forward.from)]);
-    pairs
-        .filter(|(mate, _)| is_mate(*mate))
-        .any(|(_, peer)| sites(peer).iter().any(|peer| exhausts(&site, peer)))
+    let peers = pairs.filter(move |(mate, _)| *mate == node).map(|(_, peer)| peer);
+    peers.flat_map(|peer| [scenario.begins_at(peer), scenario.ends_at(peer)])
 }
 
 /// Whether a link of that rung, better than the best one that has to be, is no surprise: by luck, or because it
@@ -285,6 +297,9 @@ const BRIEF: Duration = Duration::from_secs(5);
 
 /// How long a connection that is being opened waits for a link.
 const OPENING: Duration = Duration::from_secs(10);
+
+/// Room in a NAT's table for all that is no guess: what a house measures, and its connections.
+const TABLE_REST: u16 = 256;
 
 /// How long nodes may take to be whole again.
 pub const RECOVERY: Duration = Duration::from_secs(60);

@@ -90,12 +90,18 @@ pub(super) fn takes_all_ports(site: &Site, peer: &Site) -> bool {
     symmetric && few && udp_punch(site, peer) == Chance::Likely
 }
 
-/// Whether they do, and that may take all the room that the NAT has for anything.
-pub(super) fn fills_table(site: &Site, peer: &Site) -> bool {
-    // Where either NAT is not known yet, as after a change of networks while the server is gone, ports are guessed
-    // between any two.
+/// How many entries of the table of the NAT before `site` a node there may have taken up at a time by guessing ports
+/// to reach its peers, of whom `peer` is one.
+pub(super) fn guessed(site: &Site, peer: &Site) -> u16 {
     let behind = |one: &Site| has_udp(one) && one.preset != Preset::Open;
-    (1..PROBES).contains(&site.quirks.table) && behind(site) && behind(peer)
+    match udp_punch(site, peer) {
+        // What it takes to hit a port.
+        Chance::Likely => GUESSES,
+        // Where a NAT is not known, as after a change of networks while the server is gone, ports may be guessed
+        // between any two: one round.
+        _ if behind(site) && behind(peer) => BLIND_GUESSES,
+        _ => 0,
+    }
 }
 
 /// Whether the two are neighbours whose public address does not lead back inside.
@@ -142,5 +148,7 @@ fn tcp_punch(a: &Site, b: &Site) -> Chance {
 
 /// More sockets than a row and both rounds of a guess open.
 const SOCKETS: u16 = 768;
-/// More ports than both rounds of a guess try, each of which is a session of the one mapping.
-const PROBES: u16 = 1_536;
+/// More than a node's guesses may take up at a time, all peers together.
+const GUESSES: u16 = 1_280;
+/// The same while it does not know what it is behind.
+const BLIND_GUESSES: u16 = 480;

@@ -1,6 +1,7 @@
 //! What has to be true of a run.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use inp2p_core::path::Rung;
 use inp2p_core::wire::UNANSWERED;
@@ -13,7 +14,7 @@ use crate::clock::Time;
 use crate::fabric::in_prefix;
 use crate::host::HostId;
 use crate::oracle::{self, Fate};
-use crate::scenario::{Manner, Scenario, Stream, Trouble, What};
+use crate::scenario::{Manner, Party, Scenario, Stream, Trouble, What};
 use crate::world::Counts;
 
 /// That every forward works on the best rung there is, or says why not.
@@ -72,12 +73,20 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
 
 /// That what is asked once all is calm is answered in time. On a line that loses, what was asked or answered
 /// may be on its way for longer; and a connection that a NAT has forgotten, or whose address is gone, may take
-/// three heartbeats to be given up.
+/// three heartbeats to be given up. One that was cut off is silent for up to as long again as it was cut off, since
+/// TCP doubles the time between its repetitions (RFC 6298), and what is asked then is answered after that.
 pub(super) fn answers(lines: &[Line], scenario: &Scenario, from: Time, report: &mut Report) {
     let breaks = |fault: &Trouble| matches!(fault.what, What::NatReboot(_) | What::Roam(_) | What::Move(..));
     if scenario.nodes.iter().any(|node| node.line.loss > 0) || scenario.faults.iter().any(breaks) {
         return;
     }
+    let cuts = scenario.faults.iter().filter(|fault| match fault.what {
+        What::Cut(one, two) => [one, two].contains(&Party::Server),
+        What::Offline(_) | What::InterfaceDown(_) | What::Suspend(_) | What::Weather(..) => true,
+        _ => false,
+    });
+    let backed_off = cuts.map(|fault| fault.end() + Duration::from_millis(fault.lasts.into()) + ANSWER);
+    let from = backed_off.map(|at| Time::ZERO + at).fold(from, Time::max);
     for line in lines.iter().filter(|line| line.target == UNANSWERED && line.at >= from) {
         report.problems.push(format!("a request was not answered, at {}: {}", line.at, line.text));
     }
@@ -198,6 +207,9 @@ pub(super) fn leftovers(stage: &Stage, report: &mut Report) {
 fn name(rung: Option<Rung>) -> &'static str {
     rung.map_or("no rung", Rung::as_str)
 }
+
+/// How long a request waits for its answer.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// The addresses between a carrier and its customers (RFC 6598), and those of all nodes' IPv6.
 const SHARED: IpAddr = IpAddr::V4(Ipv4Addr::new(100, 64, 0, 0));

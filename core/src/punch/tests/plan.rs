@@ -18,7 +18,7 @@ fn candidate(kind: CandidateKind, address: &str) -> Candidate {
 }
 
 fn plan(own: &NatReport, peer: &NatReport, candidates: &[Candidate], rungs: RungSet) -> Plan {
-    Plan::new(&Situation { own, peer, role: Role::Controlling, candidates, rungs })
+    Plan::new(&Situation { own, peer, role: Role::Controlling, candidates, rungs, effort: Effort::Full })
 }
 
 fn way(own: &NatReport, peer: &NatReport) -> Way {
@@ -181,4 +181,33 @@ fn two_that_count_meet_though_others_took_ports() {
     };
     assert!((0..40).all(|taken| hits(taken)[..2] == [true; 2]));
     assert!((40..104).all(|taken| hits(taken)[2]), "the last row is for both");
+}
+
+#[test]
+fn less_effort_takes_up_less_of_the_nats_table() {
+    let cone = side(EndpointIndependent, AddressAndPortDependent, None);
+    let symmetric = side(AddressAndPortDependent, AddressAndPortDependent, None);
+    let regular = side(AddressAndPortDependent, AddressAndPortDependent, Some(1));
+    let unknown = side(Unknown, Unknown, None);
+    let candidates = [candidate(CandidateKind::ServerReflexive, "192.0.2.1:5000")];
+    for (own, peer, full, once) in [
+        (cone, cone, 0, 0),
+        (cone, symmetric, 1_200, 400),
+        (symmetric, cone, 512, 256),
+        (cone, regular, 1_212, 412),
+        (regular, cone, 576, 320),
+        (regular, regular, 192, 192),
+        (unknown, unknown, 1_200, 400),
+        (symmetric, symmetric, 0, 0),
+    ] {
+        for (effort, entries) in [(Effort::Full, full), (Effort::Once, once), (Effort::Plain, 0)] {
+            let (own, peer, candidates) = (&own, &peer, &candidates);
+            let rungs = RungSet::ALL;
+            let plan =
+                Plan::new(&Situation { own, peer, role: Role::Controlling, candidates, rungs, effort });
+            assert_eq!(plan.entries(), entries, "{own:?} {peer:?} {effort:?}");
+            assert_eq!(plan.is_spared, entries < full);
+            assert!(plan.length >= PLAIN || effort == Effort::Once);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::link::udp::UdpPath;
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, RungSet, Transport};
 use crate::punch::udp::{Action, Config, Input, Puncher};
-use crate::punch::{Plan, Situation, Why};
+use crate::punch::{Budget, Effort, Plan, Situation, Why};
 use crate::rng::Rng;
 
 pub(super) const ATTEMPT: AttemptId = AttemptId([7; 16]);
@@ -130,6 +130,7 @@ impl World {
                 address: public,
             }],
             rungs: RungSet::ALL,
+            effort: Effort::Full,
         })
     }
 
@@ -272,8 +273,16 @@ pub(super) fn role(side: usize) -> Role {
 }
 
 pub(super) fn puncher(side: usize, now: Instant, plan: Plan) -> Puncher {
-    let config =
-        Config { role: role(side), attempt: ATTEMPT, punch_key: &PUNCH, main4: MAIN, main6: MAIN, plan };
+    let config = Config {
+        role: role(side),
+        attempt: ATTEMPT,
+        punch_key: &PUNCH,
+        main4: MAIN,
+        main6: MAIN,
+        plan,
+        budget: Budget::default(),
+        is_blind: false,
+    };
     Puncher::new(config, now, [u8::try_from(side).unwrap(); 32])
 }
 

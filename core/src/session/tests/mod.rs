@@ -13,6 +13,7 @@ use crate::link::preface;
 use crate::mux::{Event, Key, Protocol};
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Rung, RungSet, Verdict};
+use crate::punch::{Budget, Effort};
 
 /// Two nodes; `sides[0]` is the controlling one.
 struct Pair {
@@ -123,6 +124,8 @@ impl Pair {
                 own_nat: NatReport::default(),
                 peer_nat: NatReport::default(),
                 tcp_in: Some(Duration::ZERO),
+                effort: Effort::Full,
+                budget: Budget::default(),
             };
             self.sides[side].session.attempt(self.now, attempt);
         }
@@ -554,6 +557,8 @@ fn an_attempt_that_is_over_dials_no_more() {
         own_nat: NatReport::default(),
         peer_nat: NatReport::default(),
         tcp_in: Some(Duration::ZERO),
+        effort: Effort::Full,
+        budget: Budget::default(),
     };
     let run = |session: &mut Session, until: Instant| {
         let (mut dialled, mut closed) = (Vec::new(), Vec::new());

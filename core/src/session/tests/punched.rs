@@ -8,6 +8,7 @@ use crate::link::udp::Demux;
 use crate::nat::NatReport;
 use crate::path::CandidateKind;
 use crate::punch::tests::nat::{CONE, FULL_CONE, Kind, LINUX, MAIN, Nat, REGULAR, SYMMETRIC};
+use crate::punch::{Budget, Effort};
 
 /// One way, between the NATs.
 const DELAY: Duration = Duration::from_millis(20);
@@ -79,6 +80,8 @@ impl World {
                 own_nat: report(&self.ends[at]),
                 peer_nat: report(&self.ends[1 - at]),
                 tcp_in: Some(Duration::ZERO),
+                effort: Effort::Full,
+                budget: Budget::default(),
             };
             self.ends[at].session.attempt(self.now, attempt);
         }

@@ -4,6 +4,7 @@
 use super::*;
 use crate::agent::io::Via;
 use crate::nat::NatReport;
+use crate::punch::{Budget, Effort};
 use crate::relay::ticket::VALID;
 use crate::relay::{Access, Answer, Credential, Proof, Reason, RelayOffer, Ticket, TicketKey, Tier};
 use crate::time::WallClock;
@@ -138,6 +139,8 @@ impl World {
                 own_nat: NatReport::default(),
                 peer_nat: NatReport::default(),
                 tcp_in: None,
+                effort: Effort::Full,
+                budget: Budget::default(),
             };
             self.sessions[side].attempt(self.now, attempt);
         }
@@ -373,6 +376,8 @@ fn relays_wait_for_the_direct_rungs_and_each_tier_for_the_one_before() {
             own_nat: NatReport::default(),
             peer_nat: NatReport::default(),
             tcp_in: None,
+            effort: Effort::Full,
+            budget: Budget::default(),
         };
         world.sessions[0].attempt(world.now, attempt);
         world.advance(Duration::from_secs(2));

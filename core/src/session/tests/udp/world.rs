@@ -8,6 +8,7 @@ use super::*;
 use crate::link::udp::Demux;
 use crate::nat::NatReport;
 use crate::path::Outcome;
+use crate::punch::{Budget, Effort};
 
 /// One way.
 pub(super) const DELAY: Duration = Duration::from_millis(20);
@@ -137,6 +138,8 @@ impl World {
                 own_nat: NatReport::default(),
                 peer_nat: NatReport::default(),
                 tcp_in: Some(Duration::ZERO),
+                effort: Effort::Full,
+                budget: Budget::default(),
             };
             self.ends[at].session.attempt(self.now, attempt);
         }
