@@ -222,3 +222,14 @@ fn a_node_whose_connection_is_forgotten_again_and_again_is_not_taken_for_two() {
     assert!(logins.count() > 10);
     assert!(!report.timeline.contains("replaced each other too often"));
 }
+
+/// What the node's former process had said over a relay came after its successor had been heard, which nobody listened
+/// to from then on.
+#[test]
+fn a_late_word_of_a_process_that_has_ended_does_not_shut_its_successor_out() {
+    holds(
+        "seed 10767; server relay; node udp-blocked step 1 loss 12; node with 0; node with 0; node open relay \
+         delay 65 jitter 20 corrupt 1; node symmetric-sequential delay 108 bursts 10 corrupt 1; forward 0 4; \
+         forward 0 1; forward 4 1; forward 1 0; fault at 3431 for 360 crash 0",
+    );
+}

@@ -207,7 +207,7 @@ impl Life {
     }
 
     fn suspect_after(&self) -> Duration {
-        self.rtt.map_or(SUSPECT, |rtt| SUSPECT.max(rtt * 4))
+        self.rtt.map_or(SUSPECT, |rtt| SUSPECT.max(rtt * 3))
     }
 
     fn is_urgent(&self) -> bool {
@@ -237,11 +237,12 @@ impl Life {
 
     /// Where the path is so long that it is suspect late, it is dead late.
     fn dead_after(&self) -> Duration {
-        DEAD_ACTIVE.max(self.suspect_after() * 3 / 2)
+        DEAD_ACTIVE.max(self.suspect_after() * 2)
     }
 }
 
-/// Silence that makes a link with outstanding bytes suspect, where four round trips are not longer.
+/// Silence that makes a link with outstanding bytes suspect, where three round trips are not longer. The round trip
+/// that is measured holds what waits in queues.
 const SUSPECT: Duration = Duration::from_secs(1);
 /// Silence after which an active link is dead: two retransmissions of TCP or QUIC would have come through.
 const DEAD_ACTIVE: Duration = Duration::from_secs(3);
