@@ -52,6 +52,24 @@ fn random_ports_are_guessed_within_ten_seconds_and_the_budget() {
     assert!(late.is_empty(), "{late:?}");
 }
 
+/// Seeds with which an attempt began before a NAT had been measured, or came after one that had taken up ports, or
+/// lost all probes but those of the handshake.
+#[test]
+fn hard_pairs_are_punched_within_ten_seconds_though_a_fifth_gets_lost() {
+    let sequential = ("symmetric-sequential", "symmetric-sequential", [11, 20, 26, 42, 69]);
+    let random = ("port-restricted", "symmetric-random", [13, 31, 50, 90, 100]);
+    let carrier = ("symmetric-random", "cgnat", [1, 29, 42, 45, 46]);
+    for (own, peer, seeds) in [sequential, random, carrier] {
+        for seed in seeds {
+            let line = format!("seed {seed}; node {own} loss 106; node {peer} loss 106; forward 0 1");
+            let met = met(&line).remove(0);
+            let reached = met.reached(Rung::UdpPunch);
+            assert!(reached.is_some_and(|time| time <= TEN_SECONDS), "{line}: {met:?}");
+            assert!(met.busiest <= BUDGET, "{line}: {met:?}");
+        }
+    }
+}
+
 /// The median over who has the lower key: direct links take three round trips at most, punched ones four.
 #[test]
 fn the_first_byte_of_a_waiting_program_comes_after_few_round_trips() {

@@ -35,6 +35,8 @@ pub(crate) enum Told {
     Network(Vec<IpAddr>),
     /// Whether the signalling connection is up.
     Signalling(bool),
+    /// An attempt will have had mappings made after so long.
+    Mapped(Duration),
 }
 
 /// The prober at work; it ends when this is dropped.
@@ -163,6 +165,7 @@ impl<N: Net> Task<N> {
                 self.prober.handle(now, Input::Network { addresses: &addresses, port });
             }
             Told::Signalling(up) => self.prober.handle(now, Input::Signalling(up)),
+            Told::Mapped(after) => self.prober.handle(now, Input::Mapped(after)),
         }
     }
 
@@ -241,7 +244,7 @@ impl<N: Net> Task<N> {
     }
 
     fn open(&mut self, socket: Socket) {
-        let (Socket::Fresh(ipv4) | Socket::Idle(ipv4)) = socket else { return };
+        let (Socket::Fresh(ipv4) | Socket::Idle(ipv4) | Socket::Latest(ipv4)) = socket else { return };
         match self.net.bind_udp(SocketAddr::new(unspecified(ipv4), 0)) {
             Ok(io) => {
                 self.sockets.insert(socket, io);

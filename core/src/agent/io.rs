@@ -194,6 +194,9 @@ pub enum Action {
     /// These relays answer STUN over UDP, in place of those before: further addresses for that. Few, and when it
     /// changes.
     StunRelays(Vec<SocketAddr>),
+    /// An attempt has mappings of UDP made, and the NAT before this node counts: how far it has counted is to be
+    /// measured after so long, and comes as [`Input::Nat`].
+    Mapped(Duration),
     /// Listen for a forward. Answered by [`Input::Forward`].
     Listen {
         /// What to listen for.

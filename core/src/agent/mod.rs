@@ -301,6 +301,9 @@ impl Agent {
         {
             self.actions.push_back(Action::Keepalive(every));
         }
+        if self.nat.report.is_settled() && !old.is_settled() {
+            self.peers.each(|_, peer, _| peer.settled());
+        }
         if old.reachability() != self.nat.report.reachability() {
             self.peers.each(|_, peer, _| peer.news(now));
         }
@@ -561,6 +564,10 @@ impl Agent {
             SessionNews::RelaysWanted { attempt } => self.relays_wanted(now, name.clone(), attempt),
             SessionNews::AttemptDone { attempt, outcomes } => {
                 let outcomes: Vec<Outcome> = outcomes.into_iter().take(MAX_OUTCOMES).collect();
+                if self.nat.report.counts() {
+                    // In time for the next attempt, with this peer or another.
+                    self.actions.push_back(Action::Mapped(Duration::ZERO));
+                }
                 peer.done(now, attempt, outcomes.clone(), rng);
                 if self.reconnects.done(name, attempt) {
                     // The server knows nothing of it.
@@ -598,6 +605,9 @@ pub const MAX_FORWARDS: usize = 1024;
 /// How long the report and the first wishes of a connection wait for the prober, which began before the login and needs one
 /// round trip: where UDP is blocked it says nothing for longer.
 const NAT_PATIENCE: Duration = Duration::from_millis(500);
+/// When it is looked at how far a NAT has counted in an attempt that has just begun: behind its first row of sockets,
+/// and before a wish that overtakes it.
+const FIRST_ROW: Duration = Duration::from_millis(500);
 /// When a report that was refused is made again.
 const REPORT_RETRY: Duration = Duration::from_secs(10);
 /// How many bytes the peers' names may take in a report: with the rest it stays within a message's bound.

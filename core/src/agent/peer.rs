@@ -38,8 +38,13 @@ pub(super) struct Peer {
     outcomes: Vec<Outcome>,
     /// The last wish.
     asked: Option<Instant>,
-    /// When the next one is due although an attempt runs: the link was lost, or fell into doubt, meanwhile.
+    /// When the next one is due although an attempt runs: the link was lost, or fell into doubt, meanwhile; or more is
+    /// known than when it began.
     again: Option<Instant>,
+    /// Whether this node's NAT was measured after the wish that is under way: the peer is told what was known before.
+    overtaken: bool,
+    /// Whether the latest attempt began before the NATs on both sides had been measured.
+    blind: bool,
     pace: Pace,
     better: Better,
     switches: u64,
@@ -158,6 +163,7 @@ impl Peer {
         self.asked = Some(now);
         self.better.due = None;
         self.better.doubted = false;
+        self.overtaken = false;
         self.search = Search::Asking;
     }
 
@@ -179,8 +185,15 @@ impl Peer {
         }
     }
 
-    /// An attempt begins. Says whether it is news: the server repeats itself when both sides ask.
-    pub(super) fn start(&mut self, now: Instant, attempt: AttemptId, key: PublicKey, rungs: RungSet) -> bool {
+    /// An attempt begins, `blind` if what a NAT does is not known yet. Says whether it is news: the server repeats
+    /// itself when both sides ask.
+    pub(super) fn start(
+        &mut self,
+        now: Instant,
+        attempt: AttemptId,
+        key: PublicKey,
+        (rungs, blind): (RungSet, bool),
+    ) -> bool {
         if self.attempt.is_some_and(|(latest, _)| latest == attempt) {
             if matches!(self.search, Search::Promised { .. }) {
                 // Nothing more follows: it is over already.
@@ -193,7 +206,8 @@ impl Peer {
         }
         self.attempt = Some((attempt, key));
         self.search = Search::Running { until: now + ATTEMPT_TIMEOUT, rungs };
-        self.again = None;
+        self.again = std::mem::take(&mut self.overtaken).then_some(now);
+        self.blind = blind;
         if self.better.due.is_some_and(|due| due <= now) && !self.helps(rungs) {
             // It was asked for when the link was well.
             self.search = Search::Idle;
@@ -315,11 +329,20 @@ impl Peer {
         self.hurry(now);
     }
 
-    /// There is news: the next wish is due, and failures count from the start again.
+    /// There is news: the next wish is due, and failures count from the start again. An attempt that began blindly
+    /// is not waited for.
     pub(super) fn news(&mut self, now: Instant) {
         self.pace = Pace::default();
         self.better_news(now);
+        if std::mem::take(&mut self.blind) && matches!(self.search, Search::Running { .. }) {
+            self.again = Some(now);
+        }
         self.hurry(now);
+    }
+
+    /// It is known now what this node is behind.
+    pub(super) fn settled(&mut self) {
+        self.overtaken = self.is_asking();
     }
 
     /// There may be something better than the link: it is tried for now.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::forwards::{Pushed, Waiter, own};
 use super::io::Action;
-use super::{Agent, Phase, relay};
+use super::{Agent, FIRST_ROW, Phase, relay};
 use crate::ids::{ConnId, PeerName, PublicKey};
 use crate::path::RungSet;
 use crate::punch::Effort;
@@ -96,7 +96,8 @@ impl Agent {
         };
         let targets = relay::limits(&name, start.targets);
         peer.restrict(targets.clone().unwrap_or_default());
-        if peer.start(now, start.attempt, start.key, rungs) {
+        let blind = !(self.nat.report.is_settled() && start.nat.is_settled());
+        if peer.start(now, start.attempt, start.key, (rungs, blind)) {
             self.counters.attempts += 1;
             tracing::debug!(peer = %name, attempt = ?start.attempt, asked = start.asked, "attempt begins");
             let server_time = self.signal.clock().unix(now);
@@ -114,6 +115,9 @@ impl Agent {
             };
             let attempt = Box::new(attempt);
             self.actions.push_back(Action::Attempt { peer: name, key: start.key, attempt, targets });
+            if self.nat.report.counts() {
+                self.actions.push_back(Action::Mapped(FIRST_ROW));
+            }
         }
         Ok(PunchStartReply {})
     }

@@ -1,6 +1,7 @@
 //! What goes into the prober and what comes out of it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::Config;
 use super::report::NatReport;
@@ -14,6 +15,8 @@ pub enum Socket {
     Fresh(bool),
     /// One that is left alone, to see how long its mapping lives.
     Idle(bool),
+    /// One whose mapping shows how far a NAT has counted.
+    Latest(bool),
 }
 
 /// Something that happened.
@@ -34,6 +37,9 @@ pub enum Input<'a> {
     /// Whether the signalling connection is up: then the server is there, and what does not come through is
     /// blocked.
     Signalling(bool),
+    /// This node will have had mappings of UDP made after so long: where ports go in steps, it is looked at how far
+    /// they have gone.
+    Mapped(Duration),
     /// A datagram whose first byte says STUN (0 to 3, RFC 7983).
     Datagram {
         /// Where it was received.

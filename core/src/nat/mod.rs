@@ -8,7 +8,7 @@
 //!
 //! This file says when: at the start, when the network changes, when the mapping turns out to be another
 //! one (a small request now and then keeps it alive and asks), and from time to time while nothing comes
-//! through. A report is given as soon as the mapping is known, and again whenever more is; relays that could tell more
+//! through. Where ports go in steps a new socket asks how far they have gone whenever others were opened. A report is given as soon as the mapping is known, and again whenever more is; relays that could tell more
 //! have it tested anew.
 //!
 //! UDP that does not come through is `blocked` only if something else shows that the server is there: TCP,
@@ -17,7 +17,7 @@
 //!
 //! Loops like this drive it: hand in an [`Input`], do every [`Action`] in order, and come back with
 //! [`Input::Tick`] at the deadline. Too many ticks do no harm. What it holds does not grow: at most eight
-//! questions a family, and one lifetime measurement.
+//! questions a family, one for the latest port, and one lifetime measurement.
 
 mod exchange;
 mod io;
@@ -87,6 +87,11 @@ struct Family {
     tcp: TcpProbe,
     /// None until it is worth it, and for good where nothing is translated.
     lifetime: Option<LifetimeProbe>,
+    /// The question how far ports have gone, and the last answer.
+    latest: Option<Exchange>,
+    latest_port: Option<u16>,
+    /// When it is asked next.
+    look: Option<Instant>,
     /// What the latest finished tests said, so that a repetition does not show half of what was known.
     known: (Option<Behaviour>, Option<Behaviour>),
     after: After,
@@ -165,6 +170,7 @@ impl Prober {
                     }
                 }
             }
+            Input::Mapped(after) => self.families.iter_mut().for_each(|family| family.look(now + after)),
             Input::Datagram { socket, from, bytes } => self.datagram(socket, from, bytes),
             Input::Exchanged { id, result } => {
                 let Self { families, next_id, rng, actions, .. } = self;
@@ -224,6 +230,10 @@ impl Prober {
                             .keeper()
                             .is_some_and(|keeper| keeper.answered(socket, from, &transaction, result))
                         || family
+                            .latest
+                            .as_mut()
+                            .is_some_and(|latest| latest.answered(socket, from, &transaction, result))
+                        || family
                             .lifetime
                             .as_mut()
                             .is_some_and(|lifetime| lifetime.answered(socket, from, &transaction, result))
@@ -265,6 +275,9 @@ impl Prober {
                 udp: UdpProbe::new(now, *server, config.udp, rng, &mut act),
                 tcp: TcpProbe::new(now, *server, config.tcp),
                 lifetime: None,
+                latest: None,
+                latest_port: None,
+                look: None,
                 known: (None, None),
                 after: After::Testing,
                 failures: 0,
@@ -309,6 +322,20 @@ impl Family {
         self.tcp.expire(now, self.udp.is_mapped(), next_id, rng, act);
         if let Some(lifetime) = &mut self.lifetime {
             lifetime.expire(now, rng, act);
+        }
+        if self.look.take_if(|at| *at <= now).is_some() {
+            self.forget_latest(act);
+            let socket = Socket::Latest(self.server.is_ipv4());
+            act(Action::Open(socket));
+            let to = SocketAddr::new(self.server, self.udp.first_port());
+            self.latest = Some(Exchange::new(now, socket, to, Ask::Proof, rng));
+        }
+        if let Some(latest) = &mut self.latest {
+            latest.expire(now, act);
+            if latest.is_over() {
+                self.latest_port = latest.seen().map(|seen| seen.mapped.port()).or(self.latest_port);
+                self.forget_latest(act);
+            }
         }
         self.learn(own, signalling);
         let (reached, public) = (self.udp.is_reached(), self.public());
@@ -356,7 +383,15 @@ impl Family {
             let worth = over || (self.known.0.is_none() && self.udp.is_worth_reporting());
             if worth {
                 let alive = signalling || self.tcp.is_reached();
-                self.known.0 = Some(self.udp.behaviour(own, alive));
+                let mut new = self.udp.behaviour(own, alive);
+                if let Some(old) = self.known.0.filter(|old| old.public == new.public && self.has_worked) {
+                    // The mappings that there were, and many others since, say nothing of steps.
+                    let symmetric = new.mapping.is == old.mapping.is;
+                    new.port_step = new.port_step.or(old.port_step.filter(|_| symmetric));
+                } else {
+                    self.latest_port = None;
+                }
+                self.known.0 = Some(new);
             }
             if self.tcp.is_over() {
                 let alive = signalling || self.udp.is_reached();
@@ -365,6 +400,22 @@ impl Family {
         }
         if let (Some(udp), Some(lifetime)) = (&mut self.known.0, &self.lifetime) {
             udp.lifetime = lifetime.found();
+        }
+        if let Some(udp) = &mut self.known.0 {
+            udp.latest_port = self.latest_port.filter(|_| udp.port_step.is_some());
+        }
+    }
+
+    /// Asks then how far the ports have gone, or later if that is planned already.
+    fn look(&mut self, at: Instant) {
+        if self.known.0.is_some_and(|udp| udp.port_step.is_some()) {
+            self.look = self.look.max(Some(at));
+        }
+    }
+
+    fn forget_latest(&mut self, act: &mut impl FnMut(Action)) {
+        if self.latest.take().is_some() {
+            act(Action::Close(Socket::Latest(self.server.is_ipv4())));
         }
     }
 
@@ -404,6 +455,7 @@ impl Family {
 
     fn end(&mut self, act: &mut impl FnMut(Action)) {
         self.udp.abandon(act);
+        self.forget_latest(act);
         if let Some(lifetime) = &mut self.lifetime {
             lifetime.end(act);
         }
@@ -427,6 +479,9 @@ impl Family {
             After::Asking(keeper) => keeper.deadline().map(|at| (at, "repeat the keepalive")),
         };
         let udp = self.udp.deadline().map(|at| (at, "repeat a test of the NAT"));
+        let latest = self.latest.as_ref().and_then(Exchange::deadline);
+        let latest = latest.into_iter().chain(self.look).min();
+        let udp = earlier(udp, latest.map(|at| (at, "ask how far the ports have gone")));
         let tests = earlier(udp, self.tcp.deadline().map(|at| (at, "test the NAT over TCP")));
         let lifetime = self.lifetime.as_ref().and_then(LifetimeProbe::deadline);
         earlier(earlier(after, tests), lifetime.map(|at| (at, "look whether an idle mapping lives")))

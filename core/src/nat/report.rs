@@ -39,6 +39,8 @@ pub struct Behaviour {
     pub filtering: Finding,
     /// The difference between the ports of mappings made one after the other, where it is regular.
     pub port_step: Option<i32>,
+    /// The port of the latest mapping, where they go in steps and others have been made since that of `public`.
+    pub latest_port: Option<u16>,
     /// Whether the mapped port was the local one.
     pub preserves_port: bool,
     /// Whether this node reaches itself at its public address (RFC 4787 section 6).
@@ -179,11 +181,23 @@ impl NatReport {
         each.filter_map(measured).map(|lifetime| lifetime.keepalive()).min()
     }
 
-    /// What matters to whoever wants to reach the node: neither proofs nor lifetimes.
+    /// What matters to whoever wants to reach the node: neither proofs nor lifetimes. How far a NAT has counted is of
+    /// use in the next attempt, but no reason for one: each attempt changes it.
     pub(crate) fn reachability(&self) -> Self {
         let mut bare = self.without_proofs();
-        bare.parts_mut().for_each(|(_, part)| part.lifetime = None);
+        bare.parts_mut().for_each(|(_, part)| (part.lifetime, part.latest_port) = (None, None));
         bare
+    }
+
+    /// Whether the tests of UDP have come so far that punching can be planned by them.
+    pub(crate) fn is_settled(&self) -> bool {
+        let known = |part: &Behaviour| part.blocked || part.mapping.is != Dependence::Unknown;
+        [&self.udp4, &self.udp6].into_iter().flatten().all(known)
+    }
+
+    /// Whether ports of UDP go in steps, so that mappings that are made matter to those that are predicted.
+    pub(crate) fn counts(&self) -> bool {
+        self.udp4.is_some_and(|part| part.port_step.is_some())
     }
 
     /// All that it says, with the transport that each part is about.

@@ -405,6 +405,36 @@ fn tcp_does_not_wait_for_udp_that_does_not_pass() {
     assert!(world.prober.report().udp4.unwrap().public.is_none());
 }
 
+/// What predicts a port begins where the ports are, and a repetition of the tests must not take those that others
+/// took meanwhile for an irregularity.
+#[test]
+fn how_far_ports_have_gone_is_asked_when_mappings_were_made() {
+    let (report, mut world) = World::new(Some(Nat { mapping: PerPort, step: 1, ..HOME }), 1).probe(5);
+    let udp = report.udp4.unwrap();
+    assert_eq!((udp.port_step, udp.latest_port), (Some(1), None));
+    world.last_outside += 200;
+    world.tell(Input::Mapped(Duration::from_millis(500)));
+    world.run(1);
+    let then = world.prober.report().udp4.unwrap();
+    assert_eq!(then.latest_port, Some(world.last_outside));
+    assert_eq!(then, Behaviour { latest_port: then.latest_port, ..udp });
+    assert!(!world.sockets.values().any(|open| matches!(open, Socket::Latest(_))));
+
+    world.last_outside += 200;
+    world.tell(Input::Signalling(true));
+    world.run(5);
+    assert_eq!(world.prober.report().udp4.unwrap().port_step, Some(1));
+}
+
+#[test]
+fn ports_that_do_not_go_in_steps_are_not_asked_for() {
+    let (_, mut world) = World::new(Some(HOME), 1).probe(5);
+    let sent = world.sent;
+    world.tell(Input::Mapped(Duration::ZERO));
+    world.run(1);
+    assert_eq!(world.sent, sent);
+}
+
 #[test]
 fn hairpinning_is_seen_whatever_the_filter() {
     for hairpin in [false, true] {

@@ -246,6 +246,7 @@ impl UdpProbe {
             mapping,
             filtering: self.filtering(),
             port_step: step(&samples).filter(|_| symmetric),
+            latest_port: None,
             preserves_port: seen.is_some_and(|seen| seen.mapped.port() == own.port),
             hairpin: self.hairpin(),
             lifetime: None,

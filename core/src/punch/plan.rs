@@ -239,8 +239,11 @@ impl Plan {
             (true, Role::Controlled) => HOLD_CONTROLLED,
             (true, Role::Controlling) => HOLD_CONTROLLING,
         };
+        // Where the peer's ports go on from, if they go in steps.
+        let from = SocketAddr::new(public.ip(), peer.latest_port.unwrap_or(public.port()));
         let by_peer = |side: &Behaviour| matches!(Mapping::of(side), Mapping::Own | Mapping::Regular(_));
-        let shut = by_peer(own) && is_by_port(peer);
+        // A filter that is not known yet is by port more often than not.
+        let shut = by_peer(own) && !is_unfiltered(peer);
         self.knocks = !(harmed || by_peer(peer) || shut);
         match (Mapping::of(own), Mapping::of(peer)) {
             (Mapping::One, Mapping::One) => {
@@ -255,7 +258,7 @@ impl Plan {
                 self.guess(LATE_GUESS, Part::Open, public, harmed)
             }
             (Mapping::One, Mapping::Regular(step)) if !is_unfiltered(own) => {
-                let ports = PREDICTED_AHEAD.map(|ahead| ports::ahead(public, step, ahead));
+                let ports = PREDICTED_AHEAD.map(|ahead| ports::ahead(from, step, ahead));
                 self.fans.push(Fan {
                     // The peer's row of sockets comes first, as far as this side can see to it.
                     after: PREDICT_DELAY,
@@ -270,7 +273,7 @@ impl Plan {
             }
             (Mapping::Regular(_), Mapping::Regular(step)) => {
                 for (round, ahead) in (0..).zip(BOTH_AHEAD) {
-                    let target = ports::ahead(public, step, ahead);
+                    let target = ports::ahead(from, step, ahead);
                     self.fans.extend(row(BOTH_ROUND * round, [target].into(), false));
                 }
                 Way::Predicted
@@ -518,9 +521,9 @@ const ROW: u16 = 64;
 const PREDICTED_AHEAD: [i32; 12] = [16, 32, 48, 64, 4, 80, 96, 112, 128, 144, 160, 176];
 const PREDICT_DELAY: Duration = Duration::from_millis(350);
 /// Where both have steps each sends to one port from a row of sockets: it works if the row of each holds the
-/// other's port. Each round takes up 64 more ports, and allows for more that others took: up to 40, from
-/// 16 to 79, and from 56 to 119.
-const BOTH_AHEAD: [i32; 3] = [40, 144, 248];
+/// other's port, and nobody else took just that one. Each round takes up 64 more ports, and allows for some that
+/// others took: up to 39, up to 55, and from 40 to 103.
+const BOTH_AHEAD: [i32; 3] = [40, 120, 232];
 /// Four passes of a row.
 const BOTH_ROUND: Duration = Duration::from_millis(1_400);
 /// When prediction has had its chance.

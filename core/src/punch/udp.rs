@@ -74,6 +74,8 @@ pub enum Input<'a> {
     },
     /// What came of [`Action::Open`]: the new socket, or none if there is none to be had.
     Opened(Option<SockId>),
+    /// The handshake has heard the peer on this socket, where no probe need have come: it stays open.
+    Heard(SockId),
     /// The attempt's link is up on this socket: all others are to be closed.
     Linked(SockId),
     /// A newer attempt seeks: two at a time would be more probes than a peer is to get.
@@ -135,6 +137,8 @@ pub struct Puncher {
     asked: VecDeque<Asked>,
     /// New sockets that are open.
     sockets: Vec<SockId>,
+    /// The one on which the handshake has heard the peer.
+    kept: Option<SockId>,
     /// Whether a socket was asked for and has not come.
     is_opening: bool,
     /// When the next request may leave.
@@ -194,6 +198,7 @@ impl Puncher {
             heard: VecDeque::new(),
             asked: VecDeque::new(),
             sockets: Vec::new(),
+            kept: None,
             is_opening: false,
             free: now,
             answered: (now, 0),
@@ -230,6 +235,7 @@ impl Puncher {
             Input::Datagram { socket, from, bytes } => {
                 self.datagram(now, UdpPath::new(socket, from), bytes);
             }
+            Input::Heard(socket) => self.kept = Some(socket),
             Input::Linked(socket) => self.stop(Some(socket)),
             Input::Yield => {
                 if self.stage == Stage::Seeking {
@@ -353,21 +359,26 @@ impl Puncher {
         self.stage = self.stage.max(Stage::Done);
         self.aims.clear();
         self.fans.clear();
-        let known = &self.known;
-        let (kept, closed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sockets)
-            .into_iter()
-            .partition(|socket| known.iter().any(|known| known.path.socket == *socket));
-        self.sockets = kept;
-        self.actions.extend(closed.into_iter().map(Action::Close));
+        let heard: SmallVec<[SockId; 4]> =
+            self.known.iter().map(|known| known.path.socket).chain(self.kept).collect();
+        self.close_but(&heard);
     }
 
     fn stop(&mut self, winner: Option<SockId>) {
-        self.finish();
         self.stage = Stage::Over;
+        self.aims.clear();
+        self.fans.clear();
         self.known.clear();
         self.asked = VecDeque::new();
-        let closed = std::mem::take(&mut self.sockets).into_iter().filter(|socket| Some(*socket) != winner);
-        self.actions.extend(closed.map(Action::Close));
+        self.close_but(winner.as_slice());
+    }
+
+    /// Closes the new sockets, all but these.
+    fn close_but(&mut self, kept: &[SockId]) {
+        let (kept, closed): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.sockets).into_iter().partition(|socket| kept.contains(socket));
+        self.sockets = kept;
+        self.actions.extend(closed.into_iter().map(Action::Close));
     }
 
     fn is_own(&self, socket: SockId) -> bool {

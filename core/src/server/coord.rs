@@ -54,7 +54,9 @@ impl Place {
         let mut hasher = DefaultHasher::new();
         node.remote.hash(&mut hasher);
         if let Some(reported) = &node.reported {
-            (&reported.candidates, &reported.reflexive).hash(&mut hasher);
+            // What is behind a NAT that had not been measured yet is as good as elsewhere.
+            let settled = reported.nat.is_settled();
+            (&reported.candidates, &reported.reflexive, settled).hash(&mut hasher);
         }
         Self(hasher.finish())
     }

@@ -233,14 +233,16 @@ impl Session {
         let Slot { attempt, carrier, remote, direct, doubted, .. } = slot;
         let Carrier::Udp(udp) = carrier else { return Ok(()) };
         let Udp { link, lane, punch, frames, path, .. } = &mut **udp;
-        punch.settle(id, link, actions);
-        if path.is_none() && link.path().is_some() {
-            *path = link.path();
-            *remote = path.map(|path| path.remote);
+        if path.is_none()
+            && let Some(first) = link.path()
+        {
+            *path = Some(first);
+            *remote = Some(first.remote);
+            punch.heard(now, first.socket);
             let run = runs.iter().find(|run| run.id() == *attempt);
-            *direct =
-                run.zip(*remote).is_some_and(|(run, remote)| run.attempt.is_host(Transport::Udp, remote));
+            *direct = run.is_some_and(|run| run.attempt.is_host(Transport::Udp, first.remote));
         }
+        punch.settle(id, link, actions);
         let heard = link.frames();
         if heard != *frames {
             *frames = heard;

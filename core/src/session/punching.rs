@@ -55,6 +55,11 @@ impl Punch {
         self.puncher.handle(now, Input::Tick);
     }
 
+    /// The handshake has heard the peer on this socket.
+    pub(super) fn heard(&mut self, now: Instant, socket: SockId) {
+        self.puncher.handle(now, Input::Heard(socket));
+    }
+
     /// The link is up on this socket: nothing else is needed.
     pub(super) fn linked(&mut self, now: Instant, socket: SockId) {
         if !std::mem::replace(&mut self.is_linked, true) {

@@ -416,7 +416,7 @@ impl World {
                 self.nodes[node].attempts.push((self.now, peer, key, *attempt));
             }
             // Nodes of this world stand in the open.
-            AgentAction::Probe { .. } | AgentAction::Keepalive(_) => {}
+            AgentAction::Probe { .. } | AgentAction::Mapped(_) | AgentAction::Keepalive(_) => {}
             AgentAction::StunRelays(relays) => self.nodes[node].stun_relays = relays,
             AgentAction::Unreachable { peer, reason } => self.nodes[node].unreachable.push((peer, reason)),
             AgentAction::Save { content, .. } => self.nodes[node].pins = Some(content),

@@ -461,6 +461,7 @@ impl<N: Net> Control<N> {
                 }
                 Action::Probe { server, ports } => self.probe(server, ports),
                 Action::StunRelays(relays) => self.probing.tell(Told::Relays(relays)),
+                Action::Mapped(after) => self.probing.tell(Told::Mapped(after)),
                 // A port that is being given up is free once its task has ended.
                 Action::Listen { rule } if self.closing.is_empty() => self.listen(now, &rule),
                 Action::Listen { rule } => self.delayed.push(rule),

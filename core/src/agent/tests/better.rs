@@ -88,13 +88,39 @@ fn a_link_that_dies_while_a_better_one_is_tried_for_is_replaced_at_once() {
         let remote = "192.0.2.1:5".parse().unwrap();
         peer.up(now, Link { rung: Rung::PrivateRelay, remote, via: None }, &mut rng);
         peer.asking(now);
-        peer.start(now, AttemptId([1; 16]), key(2), rungs);
+        peer.start(now, AttemptId([1; 16]), key(2), (rungs, false));
         peer.down(now, "no answer".to_owned());
         peer.wish_due(now + secs(2))
     });
     // The other one may bring a link of any kind by itself, and has a moment for that.
     assert!(due[0].is_some_and(|at| at <= now + secs(2)));
     assert_eq!(due[1], Some(now + secs(3)));
+}
+
+/// What began before the NATs were measured is in vain where they are of the harder kinds.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+fn an_attempt_that_began_blindly_is_overtaken_when_more_is_known() {
+    use crate::agent::peer::Peer;
+    let now = Instant::now();
+    let asked = || {
+        let mut peer = Peer::default();
+        peer.forwarded = true;
+        peer.asking(now);
+        peer
+    };
+    for (blind, due) in [(true, Some(now + secs(1))), (false, None)] {
+        let mut peer = asked();
+        peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, blind));
+        assert_eq!(peer.wish_due(now), None);
+        peer.news(now + Duration::from_millis(300));
+        assert_eq!(peer.wish_due(now + Duration::from_millis(300)), due);
+    }
+    // The peer was told what this node knew when it asked.
+    let mut peer = asked();
+    peer.settled();
+    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, false));
+    assert_eq!(peer.wish_due(now), Some(now + secs(1)));
 }
 
 /// The link turns out to be bad when better ones have just been asked for, which are not what is wanted now.
@@ -114,7 +140,7 @@ fn a_link_that_turns_bad_while_the_server_is_asked_for_better_ones_is_replaced_a
         peer.asking(now);
         turn(&mut peer, now);
         peer.promised(now);
-        peer.start(now + secs(1), AttemptId([1; 16]), key(2), rungs);
+        peer.start(now + secs(1), AttemptId([1; 16]), key(2), (rungs, false));
         (peer.wish_due(now + secs(1)), peer.wished_rungs(RungSet::ALL))
     };
     let poor: fn(&mut Peer, Instant) = |peer, now| peer.poor(now, "it loses".to_owned());
@@ -138,7 +164,7 @@ fn a_link_in_doubt_does_not_wait_for_the_end_of_an_attempt() {
     let link = || Link { rung: Rung::UdpPunch, remote: "192.0.2.1:5".parse().unwrap(), via: None };
     peer.forwarded = true;
     peer.up(now, link(), &mut rng);
-    peer.start(now, AttemptId([1; 16]), key(2), RungSet::ALL);
+    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, false));
     peer.suspect(now + secs(1));
     assert_eq!(peer.wish_due(now + secs(1)), Some(now + secs(3)));
     peer.up(now + secs(2), link(), &mut rng);

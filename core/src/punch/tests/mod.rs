@@ -3,4 +3,5 @@
 mod attack;
 pub(crate) mod nat;
 mod pairs;
+mod sockets;
 mod world;

@@ -122,6 +122,7 @@ fn a_handshake_begins_only_at_an_address_that_may_be_the_one() {
     let symmetric = side(AddressAndPortDependent, AddressAndPortDependent, None);
     let regular = side(AddressAndPortDependent, AddressAndPortDependent, Some(1));
     let unknown = side(Unknown, Unknown, None);
+    let unfiltered_so_far = side(EndpointIndependent, Unknown, None);
     let public = [candidate(CandidateKind::ServerReflexive, "192.0.2.1:5000")];
     for (own, peer, knocks) in [
         (cone, cone, true),
@@ -135,10 +136,51 @@ fn a_handshake_begins_only_at_an_address_that_may_be_the_one() {
         (open, regular, false),
         // Behind a filter that asks for a port that this side does not have.
         (symmetric, cone, false),
+        (symmetric, unfiltered_so_far, false),
         (regular, regular, false),
     ] {
         assert_eq!(plan(&own, &peer, &public, RungSet::ALL).knocks, knocks, "{own:?} {peer:?}");
     }
+}
+
+#[test]
+fn ports_are_predicted_from_the_latest_that_is_known() {
+    let cone = side(EndpointIndependent, AddressAndPortDependent, None);
+    let regular = side(AddressAndPortDependent, AddressAndPortDependent, Some(1));
+    let mut counted = regular;
+    counted.udp4 = counted.udp4.map(|udp| Behaviour { latest_port: Some(5500), ..udp });
+    let public = [candidate(CandidateKind::ServerReflexive, "192.0.2.1:5000")];
+    for own in [cone, regular] {
+        let ports = |peer| -> Vec<u16> {
+            let fans = plan(&own, peer, &public, RungSet::ALL).fans;
+            let given = fans.iter().filter_map(|fan| match &fan.ports {
+                Ports::Given(list) => Some(list.iter().map(SocketAddr::port)),
+                Ports::Random(..) => None,
+            });
+            given.flatten().collect()
+        };
+        let (before, now) = (ports(&regular), ports(&counted));
+        assert!(!before.is_empty() && before.iter().map(|port| port + 500).eq(now), "{before:?}");
+    }
+}
+
+/// Others take up ports between the report and the attempt, as many on both sides or not: few of them leave two rounds
+/// that work, and many leave one.
+#[test]
+fn two_that_count_meet_though_others_took_ports() {
+    let regular = side(AddressAndPortDependent, AddressAndPortDependent, Some(1));
+    let public = [candidate(CandidateKind::ServerReflexive, "192.0.2.1:5000")];
+    let fans = plan(&regular, &regular, &public, RungSet::ALL).fans;
+    let hits = |taken: u16| -> Vec<bool> {
+        let rows = fans.iter().zip(0..).map(|(fan, round)| {
+            let (Ports::Given(to), Sockets::New(row)) = (&fan.ports, fan.sockets) else { panic!("{fan:?}") };
+            let first = 5001 + taken + round * row;
+            to.len() == 1 && (first..first + row).contains(&to[0].port())
+        });
+        rows.collect()
+    };
+    assert!((0..40).all(|taken| hits(taken)[..2] == [true; 2]));
+    assert!((40..104).all(|taken| hits(taken)[2]), "the last row is for both");
 }
 
 #[test]
