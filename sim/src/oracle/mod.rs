@@ -129,6 +129,15 @@ pub fn is_luck(scenario: &Scenario, forward: &Forward, rung: Rung, best: Option<
     best.is_none_or(|best| rung < best) && (chance > Chance::Never || scenario.faults.iter().any(moves))
 }
 
+/// The best rung without UDP where a line loses in bursts: one of them may look like a carrier that polices UDP, and
+/// the link is lawfully left for a while, at any time.
+pub fn without_udp(scenario: &Scenario, forward: &Forward) -> Option<Rung> {
+    let ends = [forward.from, forward.to];
+    let bursts = ends.iter().any(|node| scenario.nodes[*node].line.bursts);
+    let surely = |rung: &Rung| chance(scenario, forward.from, forward.to, *rung) == Chance::Surely;
+    Rung::ALL.into_iter().filter(|rung| bursts && !rung.is_udp()).find(surely)
+}
+
 /// Whether another node relays for the two: one that is to, and that both can dial.
 fn relayed(scenario: &Scenario, a: usize, b: usize, rung: Rung) -> Chance {
     let users = [a, b].map(|node| scenario.nodes[node].user);

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use inp2p_core::path::Rung;
+use inp2p_core::path::{Outcome, Rung};
+use inp2p_core::status::PeerStatus;
 use inp2p_core::wire::UNANSWERED;
 
 use super::Report;
@@ -41,6 +42,11 @@ pub(super) fn forwards(stage: &Stage, scenario: &Scenario, report: &mut Report) 
         report.switches.push(peer.map_or(0, |peer| peer.switches));
         let best = match oracle::best(scenario, forward.from, forward.to) {
             best if rung.is_some_and(|rung| oracle::is_luck(scenario, forward, rung, best)) => rung,
+            Some(best)
+                if best.is_udp() && rung == oracle::without_udp(scenario, forward) && left_udp(peer) =>
+            {
+                rung
+            }
             best => best,
         };
         let (from, to) = (forward.from, forward.to);
@@ -202,6 +208,12 @@ pub(super) fn leftovers(stage: &Stage, report: &mut Report) {
                 .push(format!("something is left on {name} after the end: {counts:?}, tasks {tasks:?}"));
         }
     }
+}
+
+/// Whether the peer has shown that UDP was left because of what got lost.
+fn left_udp(peer: Option<&PeerStatus>) -> bool {
+    let lost = |outcome: &Outcome| outcome.rung.is_udp() && outcome.reason.contains(" lost");
+    peer.is_some_and(|peer| peer.attempts.iter().any(lost))
 }
 
 fn name(rung: Option<Rung>) -> &'static str {
