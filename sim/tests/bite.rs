@@ -165,6 +165,15 @@ fn a_line_that_loses_nearly_everything() {
 }
 
 #[test]
+fn a_path_that_bears_less_than_before() {
+    let flow = format!("{PAIR}; stream 0 at 10000 up 3000000 down 100 orderly");
+    let calm = run_flawed(&flow.parse().unwrap(), Flaw::StaysLarge);
+    assert!(calm.problems.is_empty(), "{calm}");
+    let fault = "fault at 10100 for 60000 weather 1 mtu 1280 black-hole";
+    bites(Flaw::StaysLarge, &format!("{flow}; {fault}"), "udp-direct is possible");
+}
+
+#[test]
 fn a_server_that_is_killed() {
     bites(
         Flaw::DeafTimers("agent"),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use inp2p_core::path::Rung;
-use inp2p_sim::run::{End, Keep, Report, run};
+use inp2p_sim::run::{End, Flaw, Keep, Report, run, run_flawed};
 use inp2p_sim::scenario::Scenario;
 
 /// Three megabytes over lines of two megabits: twelve seconds of bytes that flow evenly, from 15 s on.
@@ -143,6 +143,17 @@ fn a_flow_leaves_policed_udp_for_tcp_within_six_seconds_and_returns() {
             }
         }
     }
+}
+
+/// Who cannot go over to TCP is without a link for as long as the carrier polices, and the flow is given up.
+#[test]
+fn a_flow_that_cannot_leave_policed_udp_breaks() {
+    let fault = format!("fault at 18000 for 40000 weather 1 {PACED} udp-rate 16");
+    let line = format!("seed 0; node open; node port-restricted {PACED}; forward 0 1; {FLOW}; {fault}");
+    let end = |report: Report| report.streams[0].1.client.end;
+    let scenario = line.parse().unwrap();
+    assert_eq!(end(run(&scenario, Keep::Nothing)), End::Done);
+    assert_ne!(end(run_flawed(&scenario, Flaw::KeepsToUdp)), End::Done);
 }
 
 /// What the log and `status` say of it.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::future::{Future, pending};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -72,9 +73,19 @@ pub enum Flaw {
     WrongAddresses,
     /// Nothing is sent to that address.
     Shuns(IpAddr),
+    /// There is no TCP to peers.
+    KeepsToUdp,
+    /// Where a datagram larger than [`BASE`] has been sent none of that size is sent any more: what was learnt of the
+    /// path is never unlearnt.
+    StaysLarge,
     /// Nothing follows the response to a relay's challenge until the relay has said that it will do.
     WaitsForRelays,
 }
+
+/// The size of datagrams that every path bears (RFC 9000 section 14).
+const BASE: usize = 1200;
+/// The server's TCP ports.
+const SERVER: RangeInclusive<u16> = 27_180..=27_183;
 
 /// A network with a flaw.
 #[derive(Debug, Clone)]
@@ -152,7 +163,8 @@ impl Net for FlawedNet {
         if self.bound.swap(true, Ordering::Relaxed) && self.flaw == Flaw::OneSocket {
             return Err(io::Error::other("no further socket"));
         }
-        Ok(FlawedUdp { inner: self.inner.bind_udp(local)?, flaw: self.flaw, numbers: Mutex::default() })
+        let inner = self.inner.bind_udp(local)?;
+        Ok(FlawedUdp { inner, flaw: self.flaw, numbers: Mutex::default(), large: Mutex::default() })
     }
 
     fn listen(&self, config: &TcpConfig) -> io::Result<FlawedListener> {
@@ -172,6 +184,10 @@ impl Net for FlawedNet {
             if !lock(&self.called).insert(host) {
                 return Err(io::ErrorKind::NetworkUnreachable.into());
             }
+        }
+        let is_peer = !to.ip().is_loopback() && !SERVER.contains(&to.port());
+        if self.flaw == Flaw::KeepsToUdp && is_peer {
+            return Err(io::ErrorKind::NetworkUnreachable.into());
         }
         if self.flaw == Flaw::Shuns(to.ip()) || lock(&self.refused).contains(&to) {
             return Err(io::ErrorKind::NetworkUnreachable.into());
@@ -245,6 +261,8 @@ pub(crate) struct FlawedUdp {
     inner: SimUdp,
     flaw: Flaw,
     numbers: Mutex<Numbers>,
+    /// To where more than [`BASE`] has been sent at once.
+    large: Mutex<BTreeSet<SocketAddr>>,
 }
 
 impl UdpIo for FlawedUdp {
@@ -277,6 +295,16 @@ impl UdpIo for FlawedUdp {
         match self.flaw {
             Flaw::ConnectsOnce => Ok(()),
             Flaw::Shuns(address) if address == transmit.to.ip() => Ok(()),
+            Flaw::StaysLarge => {
+                let size = transmit.segment.unwrap_or(bytes.len());
+                if size > BASE {
+                    lock(&self.large).insert(transmit.to);
+                }
+                if size == BASE && lock(&self.large).contains(&transmit.to) {
+                    return Ok(());
+                }
+                self.inner.try_send(transmit, bytes)
+            }
             Flaw::Deafens(_) => self.inner.try_send(transmit, &lock(&self.numbers).wrap(transmit.to, bytes)),
             _ => self.inner.try_send(transmit, bytes),
         }
