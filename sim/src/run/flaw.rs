@@ -75,7 +75,7 @@ pub enum Flaw {
     Shuns(IpAddr),
     /// There is no TCP to peers.
     KeepsToUdp,
-    /// Where a datagram larger than [`BASE`] has been sent none of that size is sent any more: what was learnt of the
+    /// Where a datagram of more than 1,200 bytes has been sent none of that size is sent any more: what was learnt of the
     /// path is never unlearnt.
     StaysLarge,
     /// Nothing follows the response to a relay's challenge until the relay has said that it will do.
