@@ -75,8 +75,8 @@ pub enum Flaw {
     Shuns(IpAddr),
     /// There is no TCP to peers.
     KeepsToUdp,
-    /// Where a datagram of more than 1,200 bytes has been sent none of that size is sent any more: what was learnt of the
-    /// path is never unlearnt.
+    /// Where a datagram of more than 1,200 bytes has been sent none of just that size is sent any more: what was
+    /// learnt of the path is never unlearnt.
     StaysLarge,
     /// Nothing follows the response to a relay's challenge until the relay has said that it will do.
     WaitsForRelays,
