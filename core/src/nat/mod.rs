@@ -8,7 +8,8 @@
 //!
 //! This file says when: at the start, when the network changes, when the mapping turns out to be another
 //! one (a small request now and then keeps it alive and asks), and from time to time while nothing comes
-//! through. Where ports go in steps a new socket asks how far they have gone whenever others were opened. A report is given as soon as the mapping is known, and again whenever more is; relays that could tell more
+//! through. Where ports go in steps a new socket asks how far they have gone whenever others were opened. A
+//! report is given as soon as the mapping is known, and again whenever more is; relays that could tell more
 //! have it tested anew.
 //!
 //! UDP that does not come through is `blocked` only if something else shows that the server is there: TCP,

@@ -356,25 +356,22 @@ impl Puncher {
 
     /// There is nothing more to look for: sockets by which nothing was heard are closed.
     fn finish(&mut self) {
-        self.stage = self.stage.max(Stage::Done);
-        self.aims.clear();
-        self.fans.clear();
         let heard: SmallVec<[SockId; 4]> =
             self.known.iter().map(|known| known.path.socket).chain(self.kept).collect();
-        self.close_but(&heard);
+        self.finish_as(Stage::Done, &heard);
     }
 
     fn stop(&mut self, winner: Option<SockId>) {
-        self.stage = Stage::Over;
-        self.aims.clear();
-        self.fans.clear();
         self.known.clear();
         self.asked = VecDeque::new();
-        self.close_but(winner.as_slice());
+        self.finish_as(Stage::Over, winner.as_slice());
     }
 
-    /// Closes the new sockets, all but these.
-    fn close_but(&mut self, kept: &[SockId]) {
+    /// Nothing more is sought, and of the new sockets these are left.
+    fn finish_as(&mut self, stage: Stage, kept: &[SockId]) {
+        self.stage = self.stage.max(stage);
+        self.aims.clear();
+        self.fans.clear();
         let (kept, closed): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.sockets).into_iter().partition(|socket| kept.contains(socket));
         self.sockets = kept;

@@ -82,11 +82,6 @@ pub enum Flaw {
     WaitsForRelays,
 }
 
-/// The size of datagrams that every path bears (RFC 9000 section 14).
-const BASE: usize = 1200;
-/// The server's TCP ports.
-const SERVER: RangeInclusive<u16> = 27_180..=27_183;
-
 /// A network with a flaw.
 #[derive(Debug, Clone)]
 pub(crate) struct FlawedNet {
@@ -452,3 +447,8 @@ const WRONG_EVERY: usize = 10_000;
 
 /// A private address that nobody has.
 const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 99, 99));
+
+/// The size of datagrams that every path bears (RFC 9000 section 14).
+const BASE: usize = 1200;
+/// The server's TCP ports.
+const SERVER: RangeInclusive<u16> = 27_180..=SERVER_PORT;

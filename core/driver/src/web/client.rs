@@ -222,6 +222,7 @@ async fn connect<N: Net>(
 ) -> Result<(N::Stream, SocketAddr, Vec<SocketAddr>), SignalError> {
     let known = server.known.get();
     let answered = AtomicBool::new(false);
+    let may_remember = || !known.is_empty() && !answered.load(Ordering::Relaxed);
     let named = async {
         let addresses = look_up(net, server, deadline).await?;
         answered.store(true, Ordering::Relaxed);
@@ -229,7 +230,7 @@ async fn connect<N: Net>(
     };
     let remembered = async {
         sleep_until(net, net.now() + LOOK_UP).await;
-        if known.is_empty() || answered.load(Ordering::Relaxed) {
+        if !may_remember() {
             std::future::pending::<()>().await;
         }
         race(net, server, deadline, known.clone()).await
@@ -237,12 +238,8 @@ async fn connect<N: Net>(
     let connected = match select(pin!(named), pin!(remembered)).await {
         Either::Left((Ok(connected), _)) | Either::Right((Ok(connected), _)) => connected,
         Either::Right((Err(_), named)) => named.await?,
-        Either::Left((Err(error), remembered)) => {
-            if known.is_empty() || answered.load(Ordering::Relaxed) {
-                return Err(error);
-            }
-            remembered.await.map_err(|_| error)?
-        }
+        Either::Left((Err(error), _)) if !may_remember() => return Err(error),
+        Either::Left((Err(error), remembered)) => remembered.await.map_err(|_| error)?,
     };
     server.known.set(connected.2.clone());
     Ok(connected)
