@@ -36,6 +36,8 @@ pub(crate) struct Network {
     /// Prefixes that lie in this network: what is not found here is nowhere.
     pub(crate) on_link: Vec<(IpAddr, u8)>,
     pub(crate) gateway: Option<PortId>,
+    /// How many routers lie between any two ports, besides the gateways.
+    pub(crate) routers: u8,
 }
 
 #[derive(Debug)]
@@ -168,8 +170,12 @@ impl State {
         self.queue.push(at, What::Packet(key));
     }
 
-    fn through_network(&mut self, id: NetworkId, packet: Packet) {
+    fn through_network(&mut self, id: NetworkId, mut packet: Packet) {
         let network = &self.networks[id.0 as usize];
+        let Some(hops) = packet.hops.checked_sub(network.routers).filter(|hops| *hops > 0) else {
+            return self.dropped(Place::Network(id), &packet, DropCause::HopLimit);
+        };
+        packet.hops = hops;
         let to = packet.to.ip();
         let within = |(address, prefix): (IpAddr, u8)| in_prefix(to, address, prefix);
         let exact = network.addresses.get(&to).copied();
@@ -185,6 +191,9 @@ impl State {
         let now = self.now();
         let place = Place::Gateway(id);
         let Some(hops) = packet.hops.checked_sub(1).filter(|hops| *hops > 0) else {
+            if let Some(nat) = &mut self.gateways[id.0 as usize].nat {
+                nat.expire(now, side, &packet);
+            }
             return self.dropped(place, &packet, DropCause::HopLimit);
         };
         packet.hops = hops;

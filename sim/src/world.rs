@@ -68,7 +68,7 @@ impl World {
     pub fn with(seed: u64, settings: Settings) -> Self {
         let clock = Arc::new(Clock::new());
         let mut state = State::new(seed, settings, clock.clone());
-        state.networks.push(Network::new("internet"));
+        state.networks.push(Network { routers: INTERNET_ROUTERS, ..Network::new("internet") });
         Self { shared: Arc::new(Shared { clock, executor: Executor::default(), state: Mutex::new(state) }) }
     }
 
@@ -375,6 +375,7 @@ impl Network {
             routes: Vec::new(),
             on_link: Vec::new(),
             gateway: None,
+            routers: 0,
         }
     }
 }
@@ -408,3 +409,7 @@ const BUSY_TIME: Duration = Duration::from_millis(1);
 
 /// Linux's.
 pub(crate) const LOOPBACK_MTU: u16 = u16::MAX;
+
+/// Routers between two public addresses: as few as there can be, so that what is to die on the way gets as far as
+/// it can.
+const INTERNET_ROUTERS: u8 = 1;

@@ -5,13 +5,14 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::*;
-use inp2p_driver::net::{Net, StreamIo, TcpConfig};
+use inp2p_driver::net::{ListenIo, Net, StreamIo, TcpConfig, Transmit, UdpIo};
 use inp2p_sim::nat::Dependence::{self, AddressAndPortDependent, AddressDependent, EndpointIndependent};
 use inp2p_sim::nat::{NatConfig, Ports, Preset, Unsolicited};
 use inp2p_sim::{Fault, Home, HostId, LinkConfig, SimUdp, World};
@@ -78,6 +79,17 @@ impl Lab {
         self.world.run_for(Duration::from_millis(100));
         self.world.inject(Fault::Kill(self.node.host));
         self.arrived.lock().unwrap().pop() == Some(at(ip, from_port))
+    }
+
+    /// Sends from the first peer to an outside address what goes so many hops only.
+    fn open(&self, to: SocketAddr, hops: u8) {
+        let net = self.world.net(self.peers[0]);
+        self.world.block_on(self.peers[0], LIMIT, async move {
+            let socket = net.bind_udp(at(PEERS[0].0, PEERS[0].1)).unwrap();
+            let opener = Transmit { hops: Some(hops), ..Transmit::plain(to) };
+            poll_fn(|cx| socket.poll_send(cx, &opener, b"opener")).await.unwrap();
+        });
+        self.world.run_for(Duration::from_millis(100));
     }
 }
 
@@ -184,6 +196,112 @@ fn mappings_expire_unless_they_are_refreshed() {
     }
 }
 
+/// A home router without a firewall, whose mappings last longer than what it takes for its own.
+fn bare() -> Lab {
+    Lab::new(Preset::Bare.nats())
+}
+
+#[test]
+fn what_comes_unasked_takes_the_port_for_that_peer() {
+    let lab = bare();
+    let kept = at(&lab.node.public, 5000);
+    assert_eq!(lab.out(5000, 0), Some(kept));
+    assert!(!lab.comes_in(5000, 1, kept), "it is for the router");
+    let other = lab.out(5000, 1).unwrap();
+    assert_ne!(other, kept);
+    assert!(lab.comes_in(5000, 1, other) && !lab.comes_in(5000, 1, kept));
+    assert_eq!(lab.out(6000, 1), Some(at(&lab.node.public, 6000)), "another port is not concerned");
+}
+
+#[test]
+fn after_a_clash_every_later_flow_has_its_port() {
+    let lab = bare();
+    let kept = at(&lab.node.public, 5000);
+    assert_eq!(lab.out(5000, 0), Some(kept));
+    assert!(!lab.comes_in(5000, 1, kept));
+    let other = lab.out(5000, 1).unwrap();
+    let seen = [0, 1, 2, 3].map(|peer| lab.out(5000, peer).unwrap());
+    assert_eq!(seen, [kept, other, other, other], "a flow that was there keeps its own");
+    let came_in = [0, 1, 2, 3].map(|peer| lab.comes_in(5000, peer, seen[peer]));
+    assert_eq!(came_in, [true; 4]);
+}
+
+#[test]
+fn what_the_router_has_taken_it_gives_back_after_half_a_minute() {
+    let lab = bare();
+    let kept = at(&lab.node.public, 5000);
+    for _ in 0..3 {
+        assert!(!lab.comes_in(5000, 1, kept));
+        lab.world.run_for(Duration::from_secs(29));
+    }
+    let claimed = lab.out(5000, 1);
+    assert!(claimed.is_some() && claimed != Some(kept), "the last packet counts");
+    lab.world.run_for(Duration::from_secs(121));
+    assert_eq!(lab.out(5000, 1), Some(kept));
+    // What the host has begun is its own.
+    assert!(lab.comes_in(5000, 1, kept));
+    assert_eq!(lab.out(5000, 1), Some(kept));
+}
+
+#[test]
+fn what_the_router_takes_has_room_in_the_table() {
+    let nats = Preset::Bare.nats().into_iter().map(|nat| NatConfig { table_limit: 2, ..nat });
+    let lab = Lab::new(nats.collect());
+    let kept = at(&lab.node.public, 5000);
+    assert!(lab.out(5000, 0).is_some() && !lab.comes_in(5000, 1, kept));
+    assert_eq!(lab.out(5000, 2), None, "it is full");
+    lab.world.run_for(Duration::from_secs(31));
+    assert!(lab.out(5000, 2).is_some());
+}
+
+/// By IPv4 nothing is taken where there is a firewall, and by TCP nothing that the router has answered.
+#[test]
+fn a_firewall_takes_nothing_and_neither_does_a_reset() {
+    let lab = Lab::new(Preset::PortRestricted.nats());
+    let kept = at(&lab.node.public, 5000);
+    assert!(!lab.comes_in(5000, 0, kept));
+    assert_eq!(lab.out(5000, 0), Some(kept));
+
+    let lab = bare();
+    let kept = at(&lab.node.public, 5000);
+    let (net, from) = (lab.world.net(lab.peers[0]), at(PEERS[0].0, 7));
+    lab.world.block_on(lab.peers[0], LIMIT, async move {
+        let config = TcpConfig { local: Some(from), ..TcpConfig::default() };
+        let refused = connect_from(&net, &config, kept).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    });
+    let net = lab.world.net(lab.peers[0]);
+    lab.world.spawn(lab.peers[0], "peer", async move {
+        let mut listener = listen(&net, 7);
+        let (_stream, from) = poll_fn(|cx| listener.poll_accept(cx)).await.unwrap();
+        assert_eq!(from, kept);
+    });
+    let net = lab.world.net(lab.node.host);
+    lab.world.block_on(lab.node.host, LIMIT, async move {
+        let config =
+            TcpConfig { local: Some(at("192.168.1.2", 5000)), share_port: true, ..TcpConfig::default() };
+        connect_from(&net, &config, from).await.unwrap();
+    });
+    lab.world.run_for(Duration::from_secs(1));
+}
+
+/// A router passes nothing on whose last hop it is, but what is for itself has come far enough.
+#[test]
+fn an_opener_that_dies_on_the_way_takes_nothing() {
+    // The first hop is the router in the middle.
+    for (hops, takes) in [(1, false), (2, true), (3, true)] {
+        let lab = bare();
+        let kept = at(&lab.node.public, 5000);
+        lab.open(kept, hops);
+        assert_eq!(lab.out(5000, 0) != Some(kept), takes, "{hops}");
+    }
+    // What was asked for is not the router's, though it comes no further.
+    let lab = bare();
+    let kept = lab.out(5000, 0).unwrap();
+    lab.open(kept, 2);
+    assert_eq!(lab.out(5000, 0), Some(kept));
+}
+
 #[test]
 fn a_reboot_forgets_all_mappings() {
     let lab =
@@ -226,6 +344,7 @@ fn presets_are_what_their_names_say() {
         (Preset::FullCone, 1, 4),
         (Preset::AddressRestricted, 1, 2),
         (Preset::PortRestricted, 1, 1),
+        (Preset::Bare, 1, 1),
         (Preset::SymmetricSequential, 4, 1),
         (Preset::SymmetricRandom, 4, 1),
         (Preset::Cgnat, 1, 1),
@@ -235,6 +354,8 @@ fn presets_are_what_their_names_say() {
         let outside = lab.out(5000, 0).unwrap();
         let count = (0..4).filter(|peer| lab.comes_in(5000, *peer, outside)).count();
         assert_eq!(count, admitted, "{preset}");
+        // Whom nobody has written to before.
+        let lab = Lab::new(preset.nats());
         let seen: BTreeSet<_> = (0..4).filter_map(|peer| lab.out(5000, peer)).collect();
         assert_eq!(seen.len(), ports, "{preset}");
     }
@@ -274,9 +395,11 @@ fn tcp_leaves_where_it_may() {
 
 #[test]
 fn an_unsolicited_syn_is_dropped_or_reset() {
-    for (unsolicited, kind, seconds) in
-        [(Unsolicited::Drop, ErrorKind::TimedOut, 127), (Unsolicited::Reset, ErrorKind::ConnectionRefused, 0)]
-    {
+    for (unsolicited, kind, seconds) in [
+        (Unsolicited::Drop, ErrorKind::TimedOut, 127),
+        (Unsolicited::Reset, ErrorKind::ConnectionRefused, 0),
+        (Unsolicited::Taken, ErrorKind::ConnectionRefused, 0),
+    ] {
         let lab = Lab::new(vec![NatConfig { unsolicited, ..NatConfig::default() }]);
         let net = lab.world.net(lab.peers[0]);
         let to = at(&lab.node.public, 5000);

@@ -24,10 +24,11 @@ use crate::netns::Namespace;
 pub(crate) type Measurement = fn();
 
 /// All of them, with their names.
-pub(crate) const MEASUREMENTS: [(&str, Measurement); 7] = [
+pub(crate) const MEASUREMENTS: [(&str, Measurement); 8] = [
     ("kernel: NATs are seen as the simulator's", as_the_simulator),
     ("kernel: two hosts share a port where peers tell them apart", shared_port),
     ("kernel: what comes early takes the port, without a firewall", early_takes_the_port),
+    ("kernel: after a clash every later flow has the clash's port", clash_moves_later_flows),
     ("kernel: an opener that dies on the way takes nothing", opener_dies_on_the_way),
     ("kernel: what comes in refreshes a mapping", inbound_refreshes),
     ("kernel: TCP opens from both sides at once", simultaneous_open),
@@ -70,6 +71,7 @@ fn as_the_simulator() {
         Kind::FullCone,
         Kind::AddressRestricted,
         Kind::PortRestricted,
+        Kind::Bare,
         Kind::Sequential,
         Kind::Symmetric,
         Kind::UdpBlocked,
@@ -95,10 +97,7 @@ fn seen(kind: Kind) -> Seen {
             udp_admitted += 1;
         }
     }
-    let mut udp_ports: Vec<u16> = first.iter().map(SocketAddr::port).collect();
-    for (peer, to) in peers.iter().zip(PEERS).skip(1) {
-        udp_ports.extend(send(&node, to).and_then(|()| source(peer)).map(|from| from.port()));
-    }
+    let udp_ports = udp_ports(&Bench::new(kind));
     let listeners = bench.peers.run(|| PEERS.map(|peer| TcpListener::bind(peer).unwrap()));
     let tcp = listeners.iter().zip(PEERS).map(|(listener, to)| {
         let _stream = bench.node.run(|| tcp(INSIDE, to.into())).unwrap();
@@ -114,6 +113,16 @@ fn seen(kind: Kind) -> Seen {
         hairpin,
         unsolicited: unsolicited(&bench),
     }
+}
+
+/// The ports that the peers see, where nothing has come in unasked.
+fn udp_ports(bench: &Bench) -> Vec<u16> {
+    let node = bench.udp();
+    let seen = |(index, to)| {
+        let peer = bench.peer(index);
+        send(&node, to).and_then(|()| source(&peer)).ok().map(|from| from.port())
+    };
+    PEERS.into_iter().enumerate().filter_map(seen).collect()
 }
 
 /// Whether another host of the home reaches the first one by its outside address, and is seen by its own.
@@ -163,6 +172,21 @@ fn early_takes_the_port() {
         assert!(stream.is_ok(), "{kind}: {stream:?}");
         assert_eq!(listener.accept().unwrap().1, bench.outside(), "{kind}: TCP");
     }
+}
+
+/// As the simulator's [`Unsolicited::Taken`] has it: of the mappings of a host's port a new flow gets the newest.
+fn clash_moves_later_flows() {
+    let bench = Bench::new(Kind::Bare);
+    let (node, peers) = (bench.udp(), [0, 1, 2, 3].map(|index| bench.peer(index)));
+    let seen = |index: usize| {
+        send(&node, PEERS[index]).unwrap();
+        loop_over_errors(&peers[index]).unwrap()
+    };
+    assert_eq!(seen(0), bench.outside());
+    peers[1].send_to(&[0], bench.outside()).unwrap();
+    let other = seen(1);
+    assert_ne!(other, bench.outside());
+    assert_eq!([0, 1, 2, 3].map(seen), [bench.outside(), other, other, other]);
 }
 
 fn opener_dies_on_the_way() {

@@ -10,6 +10,9 @@
 //! there is no mapping makes one whatever its flags, as netfilter does, so a NAT that has forgotten a
 //! connection gives it another port, and the far end answers with a reset. A reset that is the only answer
 //! to what has left ends the right to answer, as with netfilter: whoever comes later was not asked for.
+//!
+//! A NAT without a firewall takes what nobody asked for to be for itself ([`Unsolicited::Taken`]), and has then to
+//! tell that apart from what those inside send to the same peer.
 
 mod preset;
 mod seen;
@@ -50,7 +53,7 @@ pub struct NatConfig {
     pub tcp_transitory_expiry: Duration,
     /// Whether hosts inside reach each other by their outside addresses (RFC 4787 section 6).
     pub hairpin: bool,
-    /// What becomes of TCP that nobody inside asked for (RFC 5382 section 4.3).
+    /// What becomes of what nobody inside asked for (RFC 5382 section 4.3).
     pub unsolicited: Unsolicited,
     /// How many peers of all mappings together the table has room for.
     pub table_limit: usize,
@@ -76,8 +79,8 @@ pub enum Dependence {
 /// Which outside port a mapping gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ports {
-    /// The same as inside, or the next free one. Two mappings share it where their peers tell them apart, as
-    /// with netfilter.
+    /// The same as inside, or the next free one; any free one where the NAT takes what is unsolicited, as
+    /// netfilter does. Two mappings share it where their peers tell them apart, as with netfilter.
     Preserving,
     /// The last one plus so many.
     Sequential {
@@ -94,13 +97,18 @@ pub enum Ports {
     },
 }
 
-/// What becomes of TCP that nobody inside asked for.
+/// What becomes of what nobody inside asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsolicited {
     /// It vanishes.
     Drop,
-    /// It is answered with a reset.
+    /// TCP is answered with a reset; UDP vanishes.
     Reset,
+    /// It is for the NAT itself, as with Linux's masquerade where there is no firewall. TCP is answered with a
+    /// reset, and then forgotten. Of UDP an entry stays, for half a minute after the last packet: what leaves for
+    /// that peer meanwhile cannot have the same outside port, so it gets another one, and so does all that the
+    /// same inside port begins from then on. IPv6, which is for nobody but the host inside, vanishes.
+    Taken,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +165,9 @@ impl Nat {
         if (side == Side::Outside || hairpin)
             && let Err(refusal) = self.enter(now, &mut packet)
         {
+            if side == Side::Outside {
+                self.take(now, &packet);
+            }
             return self.refuse(packet, refusal);
         }
         if hairpin { Verdict::Hairpin(packet) } else { Verdict::Forward(packet) }
@@ -184,10 +195,29 @@ impl Nat {
         Ok(())
     }
 
+    /// What comes with its last hop: the NAT does not pass it on, but may take it for its own.
+    pub(crate) fn expire(&mut self, now: Time, side: Side, packet: &Packet) {
+        if side == Side::Outside && !self.table.is_asked_for(&self.config, now, packet) {
+            self.take(now, packet);
+        }
+    }
+
+    /// Notes what came in unasked, where it is taken to be for the NAT itself.
+    fn take(&mut self, now: Time, packet: &Packet) {
+        let is_own = matches!(packet.body, Body::Udp { .. }) && packet.to.is_ipv4();
+        if is_own && self.config.unsolicited == Unsolicited::Taken {
+            self.table.claim(&self.config, now, packet);
+        }
+    }
+
     fn refuse(&self, packet: Packet, cause: DropCause) -> Verdict {
         let reset = match &packet.body {
-            Body::Tcp(segment) if self.config.unsolicited == Unsolicited::Reset => segment.reset(),
-            Body::Tcp(_) | Body::Udp { .. } | Body::TooBig { .. } => None,
+            Body::Tcp(segment) => match self.config.unsolicited {
+                Unsolicited::Reset => segment.reset(),
+                Unsolicited::Taken if packet.to.is_ipv4() => segment.reset(),
+                Unsolicited::Drop | Unsolicited::Taken => None,
+            },
+            Body::Udp { .. } | Body::TooBig { .. } => None,
         };
         let Some(reset) = reset else { return Verdict::Drop(packet, cause) };
         let answer = Packet {

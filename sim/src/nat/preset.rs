@@ -18,6 +18,8 @@ pub enum Preset {
     AddressRestricted,
     /// One mapping for all; addresses and ports that were written to may send to it: the usual home router.
     PortRestricted,
+    /// The same without a firewall: what nobody asked for is for the router itself, as with Linux's masquerade alone.
+    Bare,
     /// A mapping for each peer, on consecutive ports.
     SymmetricSequential,
     /// A mapping for each peer, on random ports: the usual corporate firewall.
@@ -32,11 +34,12 @@ pub enum Preset {
 
 impl Preset {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Open,
         Self::FullCone,
         Self::AddressRestricted,
         Self::PortRestricted,
+        Self::Bare,
         Self::SymmetricSequential,
         Self::SymmetricRandom,
         Self::Cgnat,
@@ -51,6 +54,7 @@ impl Preset {
             Self::FullCone => "full-cone",
             Self::AddressRestricted => "address-restricted",
             Self::PortRestricted => "port-restricted",
+            Self::Bare => "bare",
             Self::SymmetricSequential => "symmetric-sequential",
             Self::SymmetricRandom => "symmetric-random",
             Self::Cgnat => "cgnat",
@@ -67,6 +71,7 @@ impl Preset {
             Self::FullCone => vec![NatConfig { hairpin: true, ..home.filtering(EndpointIndependent) }],
             Self::AddressRestricted => vec![home.filtering(AddressDependent)],
             Self::PortRestricted => vec![home],
+            Self::Bare => vec![NatConfig { unsolicited: Unsolicited::Taken, ..home }],
             Self::SymmetricSequential => {
                 let ports = Ports::Sequential { step: 1 };
                 vec![NatConfig { ports, ..home.mapping(AddressAndPortDependent) }]

@@ -17,7 +17,7 @@ pub struct Seen {
     pub numbers: Numbers,
     /// Whether a host inside reaches another one by its outside address.
     pub hairpin: bool,
-    /// What becomes of a SYN that nobody inside asked for.
+    /// What becomes of a SYN that nobody inside asked for: it vanishes, or is answered with a reset.
     pub unsolicited: Unsolicited,
 }
 
@@ -47,10 +47,11 @@ impl Numbers {
 }
 
 /// What is seen of the presets that netfilter can make too.
-pub const SEEN: [(Preset, Seen); 6] = [
+pub const SEEN: [(Preset, Seen); 7] = [
     (Preset::FullCone, Seen { udp_admitted: 4, hairpin: true, ..HOME }),
     (Preset::AddressRestricted, Seen { udp_admitted: 2, ..HOME }),
     (Preset::PortRestricted, HOME),
+    (Preset::Bare, Seen { unsolicited: Unsolicited::Reset, ..HOME }),
     (Preset::SymmetricSequential, Seen { udp_ports: 4, tcp_ports: 4, numbers: Numbers::Counted, ..HOME }),
     (
         Preset::SymmetricRandom,

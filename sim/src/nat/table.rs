@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{Dependence, NatConfig, Phase, Ports, is_reset};
+use super::{Dependence, NatConfig, Phase, Ports, Unsolicited, is_reset, phase};
 use crate::clock::Time;
 use crate::link::DropCause;
 use crate::packet::{Packet, Transport};
@@ -15,9 +15,12 @@ use crate::slab::{Key, Slab};
 #[derive(Debug, Default)]
 pub(super) struct Table {
     mappings: Slab<Mapping>,
-    by_inside: BTreeMap<(Transport, SocketAddr, Scope), Key>,
+    /// More than one where a port clashed with a claim: the one last is that of the newest session.
+    by_inside: BTreeMap<(Transport, SocketAddr, Scope), Vec<Key>>,
     by_outside: BTreeMap<(Transport, SocketAddr), Vec<Key>>,
     sessions: usize,
+    /// UDP that the NAT has taken to be for itself: outside address and peer, and when the last packet came.
+    claims: BTreeMap<(SocketAddr, SocketAddr), Time>,
     /// The port given last.
     last_port: Option<u16>,
     /// Inside hosts, in the order in which they were first seen: it decides their address and their block.
@@ -68,24 +71,90 @@ impl Table {
         };
         // IPv6 keeps its address whoever the peer is.
         let scope = if inside.is_ipv6() { Scope::All } else { Scope::new(mapping, peer) };
-        let known = self.by_inside.get(&(transport, inside, scope)).copied();
-        let key = match known.filter(|key| self.is_live(config, now, *key)) {
+        let id = (transport, inside, scope);
+        let key = match self.known(config, now, id, peer) {
             Some(key) => key,
             None => {
-                known.into_iter().for_each(|key| self.remove(key));
+                self.forget_dead(config, now, id);
                 self.make_room(config, now)?;
-                self.map(config, outside, now, (transport, inside, scope), rng)?
+                self.map(config, outside, now, id, peer, rng)?
             }
         };
         let new = self.mappings.find(key).is_some_and(|mapping| !mapping.sessions.contains_key(&peer));
         if new {
             self.make_room(config, now)?;
+            self.make_newest(id, key);
         }
         let mapping = self.mappings.find_mut(key).ok_or(DropCause::TableFull)?;
         if mapping.touch(peer, now, phase, true) {
             self.sessions += 1;
         }
         Ok(mapping.outside)
+    }
+
+    /// The mapping for a peer, if there is one: the one that the session with it has, or else that of the newest
+    /// session, or an older one, whose port the NAT has not claimed.
+    fn known(
+        &self,
+        config: &NatConfig,
+        now: Time,
+        id: (Transport, SocketAddr, Scope),
+        peer: SocketAddr,
+    ) -> Option<Key> {
+        let keys = self.by_inside.get(&id)?;
+        let find = |fits: &dyn Fn(&Mapping) -> bool| {
+            let mut newest_first = keys.iter().rev().copied();
+            newest_first.find(|key| self.mappings.find(*key).is_some_and(fits))
+        };
+        let has_session = |mapping: &Mapping| {
+            mapping.sessions.get(&peer).is_some_and(|session| session.is_live(config, now))
+        };
+        let is_open = |mapping: &Mapping| {
+            mapping.is_live(config, now) && !self.is_claimed(now, id.0, mapping.outside, peer)
+        };
+        find(&has_session).or_else(|| find(&is_open))
+    }
+
+    /// Forgets the mappings of an inside address that have expired.
+    fn forget_dead(&mut self, config: &NatConfig, now: Time, id: (Transport, SocketAddr, Scope)) {
+        let keys = self.by_inside.get(&id).cloned().unwrap_or_default();
+        for key in keys.into_iter().filter(|key| !self.is_live(config, now, *key)).collect::<Vec<_>>() {
+            self.remove(key);
+        }
+    }
+
+    fn make_newest(&mut self, id: (Transport, SocketAddr, Scope), key: Key) {
+        if let Some(keys) = self.by_inside.get_mut(&id)
+            && keys.last() != Some(&key)
+        {
+            keys.retain(|other| *other != key);
+            keys.push(key);
+        }
+    }
+
+    /// Notes that what this packet's sender sends there is for the NAT itself, if there is room for that.
+    pub(super) fn claim(&mut self, config: &NatConfig, now: Time, packet: &Packet) {
+        let claim = (packet.to, packet.from);
+        if self.claims.contains_key(&claim) || self.make_room(config, now).is_ok() {
+            self.claims.insert(claim, now);
+        }
+    }
+
+    fn is_claimed(&self, now: Time, transport: Transport, outside: SocketAddr, peer: SocketAddr) -> bool {
+        let claimed = || self.claims.get(&(outside, peer)).is_some_and(|at| is_held(now, *at));
+        transport == Transport::Udp && claimed()
+    }
+
+    /// Whether there is a mapping by which this packet may come in.
+    pub(super) fn is_asked_for(&self, config: &NatConfig, now: Time, packet: &Packet) -> bool {
+        let (transport, peer) = (packet.transport(), packet.from);
+        let keys = self.by_outside.get(&(transport, packet.to)).into_iter().flatten();
+        let mut mappings = keys.filter_map(|key| self.mappings.find(*key));
+        mappings.any(|mapping| {
+            mapping.is_live(config, now)
+                && mapping.scope.covers(peer)
+                && mapping.admits(config, now, peer, phase(&packet.body))
+        })
     }
 
     /// The inside address of what comes in.
@@ -130,8 +199,10 @@ impl Table {
         peer: SocketAddr,
     ) -> Option<SocketAddr> {
         let scopes = [Scope::All, Scope::Address(peer.ip()), Scope::Endpoint(peer)];
-        let key = scopes.iter().find_map(|scope| self.by_inside.get(&(transport, inside, *scope)))?;
-        self.mappings.find(*key).map(|mapping| mapping.outside)
+        let keys = scopes.iter().find_map(|scope| self.by_inside.get(&(transport, inside, *scope)))?;
+        let mut mappings = keys.iter().rev().filter_map(|key| self.mappings.find(*key));
+        let newest = mappings.clone().next();
+        mappings.find(|mapping| mapping.sessions.contains_key(&peer)).or(newest).map(|mapping| mapping.outside)
     }
 
     fn map(
@@ -140,6 +211,7 @@ impl Table {
         outside: &[IpAddr],
         now: Time,
         (transport, inside, scope): (Transport, SocketAddr, Scope),
+        peer: SocketAddr,
         rng: &mut Rng,
     ) -> Result<Key, DropCause> {
         let outside = if inside.is_ipv6() {
@@ -149,12 +221,12 @@ impl Table {
             let host = self.host(inside.ip());
             // All mappings of a host have the same address (RFC 4787 REQ-2, "paired").
             let ip = *pool.get(host % pool.len().max(1)).ok_or(DropCause::NoRoute)?;
-            let port = self.port(config, now, (transport, ip, inside.port(), scope), host, rng);
+            let port = self.port(config, now, (transport, ip, inside.port(), scope), (peer, host), rng);
             SocketAddr::new(ip, port.ok_or(DropCause::TableFull)?)
         };
         let sessions = BTreeMap::new();
         let key = self.mappings.insert(Mapping { transport, inside, outside, scope, sessions });
-        self.by_inside.insert((transport, inside, scope), key);
+        self.by_inside.entry((transport, inside, scope)).or_default().push(key);
         self.by_outside.entry((transport, outside)).or_default().push(key);
         Ok(key)
     }
@@ -164,23 +236,30 @@ impl Table {
         config: &NatConfig,
         now: Time,
         (transport, ip, wanted, scope): (Transport, IpAddr, u16, Scope),
-        host: usize,
+        (peer, host): (SocketAddr, usize),
         rng: &mut Rng,
     ) -> Option<u16> {
         // A shared port needs peers that tell the mappings apart.
         let sharing = config.ports == Ports::Preserving;
         let free = |table: &Self, port: u16| {
-            let taken = table.by_outside.get(&(transport, SocketAddr::new(ip, port)));
+            let outside = SocketAddr::new(ip, port);
+            let taken = table.by_outside.get(&(transport, outside));
             let clashes = |key: &Key| {
                 let other = table.mappings.find(*key);
                 let clash = |other: &Mapping| !sharing || other.scope.overlaps(scope);
                 other.is_some_and(clash) && table.is_live(config, now, *key)
             };
             !taken.is_some_and(|keys| keys.iter().any(clashes))
+                && !table.is_claimed(now, transport, outside, peer)
         };
         let span = u32::from(u16::MAX - FIRST_PORT) + 1;
         let nth = |offset: u32| FIRST_PORT + u16::try_from(offset % span).unwrap_or(0);
         let mut ports: Box<dyn Iterator<Item = u16>> = match config.ports {
+            Ports::Preserving if config.unsolicited == Unsolicited::Taken => {
+                let start = rng.below(span);
+                let others = (0..span).map(move |tried| nth(start + tried));
+                Box::new(std::iter::once(wanted.max(FIRST_PORT)).chain(others))
+            }
             Ports::Preserving => {
                 let start = u32::from(wanted.max(FIRST_PORT) - FIRST_PORT);
                 Box::new((0..span).map(move |tried| nth(start + tried)))
@@ -215,9 +294,10 @@ impl Table {
 
     /// Makes sure that one more session fits, if need be by removing what has expired.
     fn make_room(&mut self, config: &NatConfig, now: Time) -> Result<(), DropCause> {
-        if self.sessions < config.table_limit {
+        if self.entries() < config.table_limit {
             return Ok(());
         }
+        self.claims.retain(|_, at| is_held(now, *at));
         let keys: Vec<Key> = self.mappings.iter().map(|(key, _)| key).collect();
         for key in keys {
             let Some(mapping) = self.mappings.find_mut(key) else { continue };
@@ -228,18 +308,27 @@ impl Table {
                 self.remove(key);
             }
         }
-        if self.sessions < config.table_limit { Ok(()) } else { Err(DropCause::TableFull) }
+        if self.entries() < config.table_limit { Ok(()) } else { Err(DropCause::TableFull) }
+    }
+
+    fn entries(&self) -> usize {
+        self.sessions + self.claims.len()
     }
 
     fn is_live(&self, config: &NatConfig, now: Time, key: Key) -> bool {
-        let mapping = self.mappings.find(key);
-        mapping.is_some_and(|mapping| mapping.sessions.values().any(|session| session.is_live(config, now)))
+        self.mappings.find(key).is_some_and(|mapping| mapping.is_live(config, now))
     }
 
     fn remove(&mut self, key: Key) {
         let Some(mapping) = self.mappings.remove(key) else { return };
         self.sessions -= mapping.sessions.len();
-        self.by_inside.remove(&(mapping.transport, mapping.inside, mapping.scope));
+        let inside = (mapping.transport, mapping.inside, mapping.scope);
+        if let Some(keys) = self.by_inside.get_mut(&inside) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.by_inside.remove(&inside);
+            }
+        }
         if let Some(keys) = self.by_outside.get_mut(&(mapping.transport, mapping.outside)) {
             keys.retain(|other| *other != key);
             if keys.is_empty() {
@@ -250,6 +339,10 @@ impl Table {
 }
 
 impl Mapping {
+    fn is_live(&self, config: &NatConfig, now: Time) -> bool {
+        self.sessions.values().any(|session| session.is_live(config, now))
+    }
+
     /// Whether the filter lets this peer in.
     fn admits(&self, config: &NatConfig, now: Time, peer: SocketAddr, phase: Option<Phase>) -> bool {
         let filtering = match (self.inside, self.transport) {
@@ -333,6 +426,14 @@ impl Scope {
         }
     }
 }
+
+/// Whether a claim still holds whose last packet came then.
+fn is_held(now: Time, last: Time) -> bool {
+    now - last < UNANSWERED
+}
+
+/// How long netfilter remembers UDP that nobody has answered.
+const UNANSWERED: Duration = Duration::from_secs(30);
 
 /// The lowest port that a NAT gives out (RFC 4787 REQ-3: none of the well-known ones).
 const FIRST_PORT: u16 = 1024;

@@ -143,7 +143,8 @@ impl Quirks {
         }
         nat.udp_inbound_refreshes &= !self.forgetful;
         nat.hairpin = self.hairpin.unwrap_or(nat.hairpin);
-        if self.resets {
+        // What takes it answers TCP with a reset anyway.
+        if self.resets && nat.unsolicited == Unsolicited::Drop {
             nat.unsolicited = Unsolicited::Reset;
         }
         if nearest {

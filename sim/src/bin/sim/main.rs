@@ -5,7 +5,7 @@
 //! sim deaths SEEDS [FIRST]    runs so many flows whose links die, and says how long they stand still
 //! sim replay SEED|'SCENARIO'  runs one and shows all that happened
 //! sim shrink SEED             makes a scenario that fails as small as it can be
-//! sim punching SEEDS          how often and how soon each pair of NATs is punched, over so many seeds
+//! sim punching SEEDS [NAT]    how often and how soon each pair of NATs is punched, over so many seeds
 //! sim meet 'SCENARIO'         what the wishes of node 0 come to, for each of its forwards
 //! sim nat-table FILE          writes the table of NAT pairs between its marks in a page
 //! sim nat-table-check FILE    says whether the page has the table as it is
@@ -40,14 +40,17 @@ fn main() -> ExitCode {
             number(count).and_then(|count| Ok(deaths::sweep(number(first)?, count, judged)))
         }
         ["replay", what] => scenario(what).map(|scenario| replay(&scenario)),
-        ["punching", seeds] => number(seeds).map(punching::punching),
+        ["punching", seeds] => number(seeds).map(|seeds| punching::punching(seeds, None)),
+        ["punching", seeds, of] => {
+            number(seeds).and_then(|seeds| Ok(punching::punching(seeds, Some(of.parse()?))))
+        }
         ["meet", what] => scenario(what).map(|scenario| meet(&scenario)),
         ["shrink", seed] => number(seed).map(shrink),
         ["nat-table", page] => pairs::write(page),
         ["nat-table-check", page] => pairs::check(page),
         _ => {
             Err("usage: sim sweep SEEDS [FIRST] | deaths SEEDS [FIRST] | replay SEED|SCENARIO | shrink SEED \
-             | punching SEEDS | meet SCENARIO \
+             | punching SEEDS [NAT] | meet SCENARIO \
              | nat-table[-check] FILE"
                 .to_owned())
         }

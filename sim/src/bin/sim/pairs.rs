@@ -120,8 +120,11 @@ fn wish(own: Preset, peer: Preset) -> f64 {
 /// more where its peer's port has to show first; four where both are behind a NAT with one mapping for all. The
 /// page says where they go.
 fn most_trips(own: Preset, peer: Preset, reached: Option<Rung>) -> Option<f64> {
-    use Preset::{AddressRestricted, Cgnat, FullCone, PortRestricted, SymmetricRandom, SymmetricSequential};
-    let is_cone = |preset: Preset| matches!(preset, FullCone | AddressRestricted | PortRestricted | Cgnat);
+    use Preset::{
+        AddressRestricted, Bare, Cgnat, FullCone, PortRestricted, SymmetricRandom, SymmetricSequential,
+    };
+    let is_cone =
+        |preset| matches!(preset, FullCone | AddressRestricted | PortRestricted | Bare | Cgnat);
     match reached? {
         Rung::UdpDirect if matches!(own, SymmetricSequential | SymmetricRandom) => Some(3.55),
         Rung::UdpDirect => Some(3.05),

@@ -20,8 +20,9 @@ struct Demand {
     late: f64,
 }
 
-/// Runs so many seeds of every pair that can be punched, prints a table, and says whether all demands are met.
-pub(crate) fn punching(seeds: u64) -> bool {
+/// Runs so many seeds of every pair that can be punched, or of those of one NAT, prints a table, and says whether all
+/// demands are met.
+pub(crate) fn punching(seeds: u64, of: Option<Preset>) -> bool {
     println!("| pair | loss | in 10 s | in 30 s | median | 95 % | probes at most | in a second |");
     println!("|---|---|---|---|---|---|---|---|");
     let mut met = true;
@@ -30,7 +31,8 @@ pub(crate) fn punching(seeds: u64) -> bool {
             let pair = pair(own, peer, 0, 0);
             let chance = oracle::chance(&pair, 0, 1, Rung::UdpPunch);
             let direct = oracle::chance(&pair, 0, 1, Rung::UdpDirect) == Chance::Surely;
-            if direct || chance < Chance::Likely {
+            let asked = of.is_none_or(|of| [own, peer].contains(&of));
+            if !asked || direct || chance < Chance::Likely {
                 continue;
             }
             for demand in DEMANDS {
