@@ -29,7 +29,10 @@
 //! and no further ([`OPENERS`]). And of the two sides the controlled one sends whole probes first; the
 //! controlling one waits until it hears one, or for `HOLD_CONTROLLING`, which costs no time: it is the one
 //! that goes on by a handshake when it hears something. One side may still hear of the attempt too late for that.
-//! So if nothing is heard in half a second, both try a second socket each, at ports that both can tell.
+//! So if nothing is heard in half a second, both try a second socket each, at ports that both can tell. These are other
+//! ones in each attempt, because what was taken stays so for half a minute. A NAT that gave a socket another port for one
+//! peer gives it that port for all that it begins from then on, so the second socket's probes may find nobody either.
+//! Hence later a third one on each side, which has to do with the other's third one alone.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -37,6 +40,7 @@ use std::time::Duration;
 use super::fan::{Fan, GAP, Ports, Sockets};
 use super::ports;
 use super::why::Why;
+use crate::ids::AttemptId;
 use crate::link::Role;
 use crate::nat::{Behaviour, Dependence, NatReport};
 use crate::path::{Candidate, CandidateKind, Rung, RungSet, Transport};
@@ -44,6 +48,8 @@ use crate::path::{Candidate, CandidateKind, Rung, RungSet, Transport};
 /// What is known of a pair when an attempt begins.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
+    /// The attempt's name on both sides.
+    pub attempt: AttemptId,
     /// What this node is behind.
     pub own: &'a NatReport,
     /// What the peer is behind.
@@ -179,7 +185,7 @@ impl Plan {
             _ if own.blocked => Way::Hopeless(Why::OwnUdpBlocked),
             _ if peer.blocked => Way::Hopeless(Why::PeerUdpBlocked),
             None => Way::Hopeless(Why::NoAddress),
-            Some(public) => self.pair(&own, &peer, *public, situation.role),
+            Some(public) => self.pair(&own, &peer, *public, situation),
         };
         let way = self.spare(way, situation.effort);
         // A filter that is not known may let in what is predicted to no purpose.
@@ -231,7 +237,14 @@ impl Plan {
     }
 
     /// The table above, for the peer seen at `public`.
-    fn pair(&mut self, own: &Behaviour, peer: &Behaviour, public: SocketAddr, role: Role) -> Way {
+    fn pair(
+        &mut self,
+        own: &Behaviour,
+        peer: &Behaviour,
+        public: SocketAddr,
+        situation: &Situation<'_>,
+    ) -> Way {
+        let Situation { role, attempt, .. } = *situation;
         // Whom all ports of the peer may write to is found from whatever port the peer then has.
         let harmed = is_harmed(peer) && !is_unfiltered(own);
         self.hold = match (harmed, role) {
@@ -248,7 +261,7 @@ impl Plan {
         match (Mapping::of(own), Mapping::of(peer)) {
             (Mapping::One, Mapping::One) => {
                 if harmed || (is_harmed(own) && !is_unfiltered(peer)) {
-                    self.begin_anew(own, peer, public);
+                    self.begin_anew(own, peer, public, attempt);
                 }
                 Way::Plain
             }
@@ -315,27 +328,35 @@ impl Plan {
     }
 
     /// For a pair of which a NAT may have taken harm, by a probe that came before the peer had heard of the attempt:
-    /// each side opens a second socket, at a port that both can tell, and sends to the other's. Openers leave
-    /// by it before.
-    fn begin_anew(&mut self, own: &Behaviour, peer: &Behaviour, public: SocketAddr) {
+    /// each side opens a second socket, at a port that both can tell, and sends to the other's from its first one.
+    /// Openers leave by it before. Then the same again with a third socket and longer pauses, and from that one where
+    /// both have one.
+    fn begin_anew(&mut self, own: &Behaviour, peer: &Behaviour, public: SocketAddr, attempt: AttemptId) {
         let Some(seen) = own.public else { return };
-        let spare = |side: SocketAddr, other: SocketAddr| ports::spare(side.port(), other.port());
-        let fan = |after, sockets, to, passes, openers| Fan {
+        let fan = |after, sockets, to, (passes, openers), pause| Fan {
             after,
             sockets,
             ports: Ports::Given(vec![to]),
             passes,
-            pause: ANEW_PAUSE,
+            pause,
             openers,
             is_guess: false,
         };
-        if own.preserves_port {
-            let sockets = Sockets::At(spare(seen, public));
-            self.fans.push(fan(ANEW, sockets, public, 2, 2));
-        }
-        if peer.preserves_port {
-            let to = SocketAddr::new(public.ip(), spare(public, seen));
-            self.fans.push(fan(ANEW_WHOLE, Sockets::Main, to, 6, 0));
+        for (turn, (after, pause, whole)) in (0..).zip(ANEW) {
+            let spare = |side: SocketAddr, other: SocketAddr| {
+                SocketAddr::new(side.ip(), ports::spare(side.port(), other.port(), attempt, turn))
+            };
+            let (here, there) = (Sockets::At(spare(seen, public).port()), spare(public, seen));
+            if turn > 0 && own.preserves_port && peer.preserves_port {
+                self.fans.push(fan(after, here, there, (ANEW_OPENERS + whole, ANEW_OPENERS), pause));
+                continue;
+            }
+            if own.preserves_port {
+                self.fans.push(fan(after, here, public, (ANEW_OPENERS, ANEW_OPENERS), pause));
+            }
+            if peer.preserves_port {
+                self.fans.push(fan(after + pause * ANEW_OPENERS, Sockets::Main, there, (whole, 0), pause));
+            }
         }
     }
 
@@ -502,11 +523,15 @@ const HOLD_CONTROLLED: Duration = Duration::from_millis(20);
 /// The controlling side waits to be written to, but not for ever: two of the other's probes may be lost.
 const HOLD_CONTROLLING: Duration = Duration::from_millis(250);
 
-/// When a second socket is opened where NATs take harm: plain probes should have been heard. Whole ones follow
-/// so much later that one side may hear of the attempt half a second after the other.
-const ANEW: Duration = Duration::from_millis(500);
-const ANEW_WHOLE: Duration = Duration::from_millis(1_000);
-const ANEW_PAUSE: Duration = Duration::from_millis(200);
+/// When further sockets are opened where NATs take harm: plain probes should have been heard. How long after the first
+/// opener comes the second one, and so on, and how many whole probes there are. So one side may hear of the attempt half
+/// a second after the other, and then 1.4 s.
+const ANEW: [(Duration, Duration, u32); 2] = [
+    (Duration::from_millis(500), Duration::from_millis(250), 4),
+    (Duration::from_millis(1_800), Duration::from_millis(700), 3),
+];
+/// Openers of a further socket: one may get lost.
+const ANEW_OPENERS: u32 = 2;
 
 /// Addresses where the server saw the peer: a family has one, and another one at a change of network.
 const MAX_OBSERVED: usize = 4;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::ids::AttemptId;
 use crate::rng::Rng;
 
 /// The lowest port that NATs give out (RFC 4787 REQ-3: none of the well-known ones).
@@ -17,10 +18,12 @@ pub(super) fn ahead(known: SocketAddr, step: i32, count: i32) -> SocketAddr {
     SocketAddr::new(known.ip(), port(offset))
 }
 
-/// The port of a side's second socket, which both sides can tell, if its NAT keeps ports: by where the server saw the
-/// side, and the other one. It is below those that systems give out by themselves, so it is rarely in use.
-pub(super) fn spare(side: u16, other: u16) -> u16 {
-    SPARE + (side.wrapping_mul(31) ^ other.wrapping_mul(17)) % SPARE
+/// The port of a side's further socket, which both sides can tell, if its NAT keeps ports: by where the server saw the
+/// side, and the other one, by the attempt, and by which socket it is. No two of an attempt are the same. It is below
+/// those that systems give out by themselves, so it is rarely in use.
+pub(super) fn spare(side: u16, other: u16, attempt: AttemptId, turn: u16) -> u16 {
+    let salt = u16::from_be_bytes([attempt.0[0], attempt.0[1]]).wrapping_add(turn);
+    SPARE + (side.wrapping_mul(31) ^ other.wrapping_mul(17) ^ salt) % SPARE
 }
 
 fn port(offset: i64) -> u16 {
@@ -73,6 +76,14 @@ mod tests {
             assert_eq!(set.len(), COUNT as usize);
             assert_eq!(set.first(), Some(&FIRST));
         }
+    }
+
+    #[test]
+    fn further_sockets_have_ports_of_their_own_in_each_attempt() {
+        let of = |attempt: u8, turn| spare(40_000, 50_000, AttemptId([attempt; 16]), turn);
+        let ports: BTreeSet<u16> = [of(1, 0), of(1, 1), of(2, 0), of(2, 1)].into();
+        assert_eq!(ports.len(), 4);
+        assert!(ports.iter().all(|port| (SPARE..2 * SPARE).contains(port)));
     }
 
     #[test]

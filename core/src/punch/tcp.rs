@@ -257,6 +257,7 @@ const MAX_DIALS: usize = ROW + 2;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::AttemptId;
     use crate::link::Role;
     use crate::nat::{Behaviour, Dependence, Finding, NatReport};
     use crate::path::{Candidate, CandidateKind, RungSet};
@@ -278,6 +279,7 @@ mod tests {
         });
         let candidates = &candidates[..1];
         Plan::new(&Situation {
+            attempt: AttemptId([1; 16]),
             own,
             peer,
             role: Role::Controlling,

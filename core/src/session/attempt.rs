@@ -67,6 +67,7 @@ impl Attempt {
     /// What punching is planned by, for the side in `role`.
     pub(crate) fn situation(&self, role: Role) -> Situation<'_> {
         Situation {
+            attempt: self.id,
             own: &self.own_nat,
             peer: &self.peer_nat,
             role,

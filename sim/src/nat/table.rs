@@ -202,7 +202,10 @@ impl Table {
         let keys = scopes.iter().find_map(|scope| self.by_inside.get(&(transport, inside, *scope)))?;
         let mut mappings = keys.iter().rev().filter_map(|key| self.mappings.find(*key));
         let newest = mappings.clone().next();
-        mappings.find(|mapping| mapping.sessions.contains_key(&peer)).or(newest).map(|mapping| mapping.outside)
+        mappings
+            .find(|mapping| mapping.sessions.contains_key(&peer))
+            .or(newest)
+            .map(|mapping| mapping.outside)
     }
 
     fn map(
@@ -394,6 +397,10 @@ impl Session {
 
     fn lifetime(&self, config: &NatConfig) -> Duration {
         match self.phase {
+            // Netfilter's own time for that; others tell no difference.
+            Phase::Datagrams if config.unsolicited == Unsolicited::Taken && !self.answered => {
+                config.udp_expiry.min(UNANSWERED)
+            }
             Phase::Datagrams => config.udp_expiry,
             Phase::Open => config.tcp_expiry,
             Phase::Opening | Phase::Closing => config.tcp_transitory_expiry,

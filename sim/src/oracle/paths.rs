@@ -86,7 +86,8 @@ pub(super) fn gives_other_ports(site: &Site) -> bool {
 /// for a host, for as long as mappings live.
 pub(super) fn takes_all_ports(site: &Site, peer: &Site) -> bool {
     let symmetric = matches!(site.preset, Preset::SymmetricRandom | Preset::SymmetricSequential);
-    let few = matches!(site.quirks.ports, Some(Assignment::Block(size)) if size < SOCKETS);
+    // Each entry takes a port.
+    let few = matches!(site.quirks.ports, Some(Assignment::Block(size)) if size < GUESSES);
     symmetric && few && udp_punch(site, peer) == Chance::Likely
 }
 
@@ -95,7 +96,8 @@ pub(super) fn takes_all_ports(site: &Site, peer: &Site) -> bool {
 pub(super) fn guessed(site: &Site, peer: &Site) -> u16 {
     let behind = |one: &Site| has_udp(one) && one.preset != Preset::Open;
     match udp_punch(site, peer) {
-        // What it takes to hit a port.
+        // What it takes to hit a port; and the sockets of one that is to be hit come unasked.
+        Chance::Likely if site.preset == Preset::Bare => GUESSES + SOCKETS,
         Chance::Likely => GUESSES,
         // Where a NAT is not known, as after a change of networks while the server is gone, ports may be guessed
         // between any two: one round.
@@ -114,20 +116,28 @@ fn udp_punch(a: &Site, b: &Site) -> Chance {
         return Chance::Never;
     }
     match (port(a), port(b)) {
-        // Neighbours behind one carrier too, where its outside address leads back inside.
-        (Port::Known, Port::Known) => Chance::Surely,
         // Whoever lets all ports of an address in learns the port from the first packet.
         (Port::Known, _) if lets_in_all_ports(a) => Chance::Surely,
         (_, Port::Known) if lets_in_all_ports(b) => Chance::Surely,
+        // It may have lost its port to what came unasked, which nobody is careful to avoid who is told that it keeps
+        // no ports.
+        (Port::Known, Port::Known) if takes_other_ports(a) || takes_other_ports(b) => Chance::Perhaps,
+        // Neighbours behind one carrier too, where its outside address leads back inside.
+        (Port::Known, Port::Known) => Chance::Surely,
         // A guess on one side tells nothing of the other side's port.
         (Port::Unknown, Port::Unknown | Port::Regular) | (Port::Regular, Port::Unknown) => Chance::Never,
         // By the birthday paradox; or predicted, while others behind the same NAT, and other connections, take
         // ports too.
         (Port::Known, Port::Unknown | Port::Regular) | (Port::Unknown | Port::Regular, Port::Known) => {
-            Chance::Likely
+            if takes_other_ports(a) || takes_other_ports(b) { Chance::Perhaps } else { Chance::Likely }
         }
         (Port::Regular, Port::Regular) => Chance::Likely,
     }
+}
+
+/// Whether a NAT takes the port for what comes unasked, and does not show it by keeping ports.
+fn takes_other_ports(site: &Site) -> bool {
+    site.preset == Preset::Bare && gives_other_ports(site)
 }
 
 fn lets_in_all_ports(site: &Site) -> bool {
@@ -140,13 +150,16 @@ fn tcp_punch(a: &Site, b: &Site) -> Chance {
     }
     match (port(a), port(b)) {
         (Port::Known, Port::Known) => Chance::Surely,
+        // Whoever lets all ports of an address in gets the SYN of a port that nobody could tell.
+        (Port::Known, Port::Unknown) if lets_in_all_ports(a) => Chance::Likely,
+        (Port::Unknown, Port::Known) if lets_in_all_ports(b) => Chance::Likely,
         // Connections are not guessed: a relay does better.
         (Port::Unknown, _) | (_, Port::Unknown) => Chance::Never,
         (Port::Known | Port::Regular, Port::Regular) | (Port::Regular, Port::Known) => Chance::Likely,
     }
 }
 
-/// More sockets than a row and both rounds of a guess open.
+/// More sockets than a row and both rounds of a guess open, and so from as many ports.
 const SOCKETS: u16 = 768;
 /// More than a node's guesses may take up at a time, all peers together.
 const GUESSES: u16 = 1_280;

@@ -74,6 +74,20 @@ fn a_nat_that_takes_harm_from_early_packets_is_spared_them() {
 }
 
 #[test]
+fn a_side_that_hears_of_the_attempt_a_second_late_has_a_third_socket() {
+    for pair in [[LINUX, LINUX], [CONE, LINUX], [LINUX, CONE]] {
+        for late in [600, 900, 1_100, 1_300] {
+            for side in [0, 1] {
+                let outcome = World::new(pair, late).skew(side, late).run();
+                let in_time = outcome.took.is_some_and(|took| took < Duration::from_millis(4_000));
+                assert!(in_time, "{pair:?}, {side} {late} ms late: {outcome:?}");
+                assert!(outcome.most_open <= 2);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_nat_that_has_taken_harm_is_passed_by_a_second_socket() {
     for pair in [[LINUX, LINUX], [CONE, LINUX], [LINUX, CONE]] {
         for late in [60, 100, 250, 450] {

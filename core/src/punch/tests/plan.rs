@@ -1,6 +1,8 @@
 use super::*;
 use crate::nat::Finding;
 
+const ATTEMPT: AttemptId = AttemptId([1; 16]);
+
 fn side(mapping: Dependence, filtering: Dependence, port_step: Option<i32>) -> NatReport {
     let known = |is| Finding { is, confirmed: true };
     let behaviour = Behaviour {
@@ -18,7 +20,15 @@ fn candidate(kind: CandidateKind, address: &str) -> Candidate {
 }
 
 fn plan(own: &NatReport, peer: &NatReport, candidates: &[Candidate], rungs: RungSet) -> Plan {
-    Plan::new(&Situation { own, peer, role: Role::Controlling, candidates, rungs, effort: Effort::Full })
+    Plan::new(&Situation {
+        attempt: ATTEMPT,
+        own,
+        peer,
+        role: Role::Controlling,
+        candidates,
+        rungs,
+        effort: Effort::Full,
+    })
 }
 
 fn way(own: &NatReport, peer: &NatReport) -> Way {
@@ -203,8 +213,15 @@ fn less_effort_takes_up_less_of_the_nats_table() {
         for (effort, entries) in [(Effort::Full, full), (Effort::Once, once), (Effort::Plain, 0)] {
             let (own, peer, candidates) = (&own, &peer, &candidates);
             let rungs = RungSet::ALL;
-            let plan =
-                Plan::new(&Situation { own, peer, role: Role::Controlling, candidates, rungs, effort });
+            let plan = Plan::new(&Situation {
+                attempt: ATTEMPT,
+                own,
+                peer,
+                role: Role::Controlling,
+                candidates,
+                rungs,
+                effort,
+            });
             assert_eq!(plan.entries(), entries, "{own:?} {peer:?} {effort:?}");
             assert_eq!(plan.is_spared, entries < full);
             assert!(plan.length >= PLAIN || effort == Effort::Once);

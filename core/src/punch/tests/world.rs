@@ -121,6 +121,7 @@ impl World {
         });
         let public = self.nodes[1 - side].nat.public();
         Plan::new(&Situation {
+            attempt: ATTEMPT,
             own: &own,
             peer: &peer,
             role: role(side),

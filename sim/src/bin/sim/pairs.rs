@@ -123,8 +123,7 @@ fn most_trips(own: Preset, peer: Preset, reached: Option<Rung>) -> Option<f64> {
     use Preset::{
         AddressRestricted, Bare, Cgnat, FullCone, PortRestricted, SymmetricRandom, SymmetricSequential,
     };
-    let is_cone =
-        |preset| matches!(preset, FullCone | AddressRestricted | PortRestricted | Bare | Cgnat);
+    let is_cone = |preset| matches!(preset, FullCone | AddressRestricted | PortRestricted | Bare | Cgnat);
     match reached? {
         Rung::UdpDirect if matches!(own, SymmetricSequential | SymmetricRandom) => Some(3.55),
         Rung::UdpDirect => Some(3.05),
