@@ -198,6 +198,7 @@ impl Peer {
             if matches!(self.search, Search::Promised { .. }) {
                 // Nothing more follows: it is over already.
                 self.search = Search::Idle;
+                self.overtaken = false;
                 if self.link.is_some() {
                     self.better.due.get_or_insert(now + BETTER_THAN_RELAY.0);
                 }
@@ -219,6 +220,7 @@ impl Peer {
     pub(super) fn failed(&mut self, now: Instant, reason: String, rng: &mut Rng) {
         self.error = Some(reason);
         self.wished = false;
+        self.overtaken = false;
         if self.link.is_some() {
             self.search = Search::Idle;
             self.try_for_better(now, rng);
@@ -293,6 +295,7 @@ impl Peer {
     pub(super) fn down(&mut self, now: Instant, reason: String) -> Option<Via> {
         self.error = Some(reason);
         self.start_over(now);
+        self.better = Better::default();
         self.link.take().and_then(|link| link.via)
     }
 
@@ -397,6 +400,7 @@ impl Peer {
     pub(super) fn signal_lost(&mut self, now: Instant) {
         if matches!(self.search, Search::Asking | Search::Promised { .. }) {
             self.search = Search::Idle;
+            self.overtaken = false;
             // It may have been asked because the network had changed, which is what broke the connection.
             self.suspect(now);
         }
@@ -473,6 +477,7 @@ impl Peer {
         }
         self.error = Some(reason);
         self.wished = false;
+        self.overtaken = false;
         let until = now + rng.between(OFFLINE_RETRY, OFFLINE_RETRY * 5 / 4);
         self.search =
             if self.forwarded { Search::Waiting { until, why: Why::Offline } } else { Search::Idle };
