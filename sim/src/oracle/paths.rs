@@ -129,7 +129,11 @@ fn udp_punch(a: &Site, b: &Site) -> Chance {
         // By the birthday paradox; or predicted, while others behind the same NAT, and other connections, take
         // ports too.
         (Port::Known, Port::Unknown | Port::Regular) | (Port::Unknown | Port::Regular, Port::Known) => {
-            if takes_other_ports(a) || takes_other_ports(b) { Chance::Perhaps } else { Chance::Likely }
+            if takes_other_ports(a) || takes_other_ports(b) {
+                Chance::Perhaps
+            } else {
+                Chance::Likely
+            }
         }
         (Port::Regular, Port::Regular) => Chance::Likely,
     }
