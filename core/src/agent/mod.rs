@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use addresses::News;
 pub use config::{AgentConfig, ConfigError, PushPolicy, UnknownPolicy};
+pub use forwards::check_forwards;
 use forwards::{Forwards, Waiter, own};
 use io::{Action, Exit, Input, SessionNews};
 use online::Asked;

@@ -123,6 +123,41 @@ fn an_attempt_that_began_blindly_is_overtaken_when_more_is_known() {
     assert_eq!(peer.wish_due(now), Some(now + secs(1)));
 }
 
+/// What is known since the server refused is in the attempt that the other side asks for afterwards.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+fn an_attempt_of_the_other_side_is_not_overtaken_for_an_earlier_wish_that_was_refused() {
+    use crate::agent::peer::Peer;
+    use crate::wire::message::{Code, Refused};
+    let now = Instant::now();
+    let mut peer = Peer::default();
+    peer.forwarded = true;
+    peer.asking(now);
+    peer.settled();
+    peer.refused(now, &Refused::new(Code::Busy, "later"), &mut Rng::new([1; 32]));
+    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, false));
+    assert_eq!(peer.wish_due(now), None);
+}
+
+/// A link that follows one that died is looked after by its own times.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+fn what_was_planned_for_a_link_ends_with_it() {
+    use crate::agent::peer::{Link, Peer};
+    let now = Instant::now();
+    let mut rng = Rng::new([1; 32]);
+    let mut peer = Peer::default();
+    let link = || Link { rung: Rung::UdpPunch, remote: "192.0.2.1:5".parse().unwrap(), via: None };
+    peer.forwarded = true;
+    peer.up(now, link(), &mut rng);
+    peer.down(now, "no answer".to_owned());
+    // The other side was quicker to ask.
+    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, true));
+    peer.up(now, link(), &mut rng);
+    peer.news(now + secs(1));
+    assert_eq!(peer.wish_due(now + secs(1)), None);
+}
+
 /// The link turns out to be bad when better ones have just been asked for, which are not what is wanted now.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
