@@ -239,9 +239,7 @@ impl<N: Net> Control<N> {
             self.act();
             if !worked {
                 let deadline = self.server.deadline().map(|(deadline, _)| deadline);
-                if self.timer.poll_at(cx, deadline).is_ready() {
-                    cx.waker().wake_by_ref();
-                }
+                self.timer.wake_at(cx, deadline);
                 return Poll::Pending;
             }
         }

@@ -295,9 +295,7 @@ impl<N: Net> Control<N> {
             if !worked {
                 let deadline = self.agent.deadline().map(|(deadline, _)| deadline);
                 let at = [deadline, Some(self.next_look), self.leaving].into_iter().flatten().min();
-                if self.timer.poll_at(cx, at).is_ready() {
-                    cx.waker().wake_by_ref();
-                }
+                self.timer.wake_at(cx, at);
                 return Poll::Pending;
             }
         }
