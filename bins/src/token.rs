@@ -54,6 +54,12 @@ pub(crate) fn users(given: Given<'_>) -> Result<BTreeMap<UserName, Token>, Failu
                     entries.push((format!("{source}, line {number}"), Zeroizing::new(line.to_owned())));
                 }
             }
+            if entries.is_empty() {
+                return Err(Failure::Usage(format!(
+                    "{source}: {} holds no token: put one into it (`inp2ps token -random` makes one)",
+                    path.display()
+                )));
+            }
         }
     }
     let mut users = BTreeMap::new();

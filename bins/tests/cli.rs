@@ -78,7 +78,13 @@ fn wrong_usage_is_one_line_and_code_2() {
         (with(&["-rungs", "tcp-direct,pigeon"]), "-rungs tcp-direct,pigeon: \"pigeon\" is not a rung"),
         (with(&["-push", "some"]), "-push: \"some\" is no push policy"),
         (with(&["-forward", "2222:nodeB"]), "-forward: forward \"2222:nodeB\": "),
-        (with(&["-forward", "2222:a:22"]), ""),
+        (with(&["-forward", "2222:a:22"]), "forward \"2222:a:22\" leads to this node itself"),
+        (
+            with(&["-forward", "2222:b:22", "-forward", "2222:c:22"]),
+            "forwards \"2222:b:22\" and \"2222:c:22\" both",
+        ),
+        (with(&["-forward", "2222:a:22", "-newconfig"]), "forward \"2222:a:22\" leads to this node itself"),
+        (with(&["-serverhost", "https://h"]), "the server \"https://h\" is no name and no address"),
         (with(&["-allow", "10.0.0.0/33:*"]), "-allow: allow \"10.0.0.0/33:*\": "),
         (with(&["-server-key", "00"]), "-server-key 00: not a key"),
         (with(&["-peer-key", "b"]), "-peer-key b: use NODE=KEY"),
@@ -103,7 +109,9 @@ fn wrong_usage_is_one_line_and_code_2() {
         assert_refused(&ran, 2, text);
     }
     let left = lab::entries(&lab.path("."));
-    assert!(!left.contains(&"config.json".to_owned()), "nothing is written on wrong usage: {left:?}");
+    for file in ["config.json", "inp2pc.key"] {
+        assert!(!left.contains(&file.to_owned()), "nothing is written on wrong usage: {left:?}");
+    }
 }
 
 #[test]

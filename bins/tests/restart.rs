@@ -125,6 +125,23 @@ fn a_node_that_stops_in_order_lets_its_connections_end() {
 }
 
 #[test]
+fn a_terminal_that_closes_ends_a_node_in_order_unless_it_was_started_to_outlive_it() {
+    let lab = Lab::new("hangup");
+    let server = lab.server();
+    let mut a = lab.node(&server, "a").online();
+    a.program.signal(rustix::process::Signal::HUP);
+    // As the tests themselves were started.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    if u64::from_str_radix(mask.trim(), 16).unwrap() & 1 == 0 {
+        assert_eq!(a.program.wait_for_exit(), 0);
+        assert!(a.program.log().contains("node stopped"), "{}", a.program.log());
+    } else {
+        assert!(a.program.runs());
+    }
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let lab = Lab::new("second");
     let server = lab.server();

@@ -178,7 +178,7 @@ pub struct ForwardStatus {
     pub node: String,
     /// What the peer dials.
     pub target: String,
-    /// `listening`, `failed` or `disabled`.
+    /// `listening`, `failed`, `disabled`, or `opening` for a moment.
     pub state: String,
     /// Why it failed, or why its latest connection was refused.
     pub error: Option<String>,

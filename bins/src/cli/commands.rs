@@ -74,10 +74,10 @@ pub fn inp2pc() -> Command {
             [
                 value("rungs", "LIST", "Rungs that may be used, separated by commas [all seven]"),
                 value("p2p-port", "PORT", "This node's own port for its peers, 0 for any [0]"),
-                value("stun-udp1", "PORT", "The server's first UDP STUN port [27182]"),
-                value("stun-udp2", "PORT", "The server's second UDP STUN port [27183]"),
-                value("stun-tcp1", "PORT", "The server's first TCP STUN port [27180]"),
-                value("stun-tcp2", "PORT", "The server's second TCP STUN port [27181]"),
+                value("stun-udp1", "PORT", "The server's first UDP STUN port [as the server says]"),
+                value("stun-udp2", "PORT", "The server's second UDP STUN port [as the server says]"),
+                value("stun-tcp1", "PORT", "The server's first TCP STUN port [as the server says]"),
+                value("stun-tcp2", "PORT", "The server's second TCP STUN port [as the server says]"),
             ],
         ))
         .args(in_group(

@@ -1,8 +1,9 @@
 //! Flags, environment, configuration file and defaults, in this order, made into one setup.
 
+use std::net::IpAddr;
 use std::path::Path;
 
-use inp2p_core::agent::{AgentConfig, PushPolicy};
+use inp2p_core::agent::{AgentConfig, PushPolicy, check_forwards};
 use inp2p_core::auth::Token;
 use inp2p_core::ids::{NodeName, UserName};
 use inp2p_core::path::{Rung, RungSet};
@@ -28,6 +29,13 @@ pub(super) fn read(given: Given<'_>, runtime: &'static str) -> Result<AgentSetup
     let required = required(given, &config)?;
     let server_ca =
         config.server.ca.as_ref().map(|ca| files::read("server-ca", Path::new(ca))).transpose()?;
+    check_forwards(&config.forwards(), &required.node, &config.user.clone().unwrap_or_default())
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    if config.rungs.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Failure::usage(
+            "\"rungs\" is empty: name those that may be used, or leave it out for all",
+        ));
+    }
     warn_of_what_does_nothing(given, &config);
 
     let folder = files::folder(&path);
@@ -94,6 +102,12 @@ fn required(given: Given<'_>, config: &Config) -> Result<Required, Failure> {
         Some(inner) => inner.to_owned(),
         None => host,
     };
+    if !is_host(&host) {
+        return Err(Failure::Usage(format!(
+            "the server {host:?} is no name and no address: give the name or address alone (-serverhost HOST), and \
+             the port by -serverport"
+        )));
+    }
     let node = config.node.clone().ok_or_else(|| missing("no node name: give -node NAME"))?;
     let (token, token_is_written) = match (token::own(given, config.user.as_ref())?, &config.token) {
         (Some(own), _) => own,
@@ -201,6 +215,14 @@ fn warn_of_what_does_nothing(given: Given<'_>, config: &Config) {
             }
         }
     }
+}
+
+/// Whether `host` is a name or an address, and not, say, a URL or one with a port.
+fn is_host(host: &str) -> bool {
+    // The zone of a link-local address stands behind a %.
+    let address = host.split('%').next().unwrap_or(host);
+    address.parse::<IpAddr>().is_ok()
+        || !host.contains(|c: char| c.is_whitespace() || c.is_control() || "/:[]@?#\"".contains(c))
 }
 
 /// `HOST:PORT`, with an IPv6 address in brackets.

@@ -1,9 +1,10 @@
-//! The status, for people: one line a thing, and under a peer that cannot be reached why, rung by rung.
+//! The status, for people: one line a thing, and under a peer that cannot be reached, or through a relay only, why,
+//! rung by rung.
 
 use std::fmt::Write;
 
 use inp2p_core::path::Verdict;
-use inp2p_core::status::{ForwardStatus, PeerState, PeerStatus, Status};
+use inp2p_core::status::{ForwardStatus, NatView, PeerState, PeerStatus, Status};
 
 use crate::output::escape;
 
@@ -29,6 +30,15 @@ fn write(out: &mut String, status: &Status) -> std::fmt::Result {
         Some(error) => writeln!(out, ": {}", escape(error))?,
         None => writeln!(out)?,
     }
+    let nat = &status.nat;
+    for (transport, view) in [
+        ("udp", Some(&nat.udp)),
+        ("tcp", Some(&nat.tcp)),
+        ("udp6", nat.udp6.as_ref()),
+        ("tcp6", nat.tcp6.as_ref()),
+    ] {
+        view.map_or(Ok(()), |view| write_nat(out, transport, view))?;
+    }
     let relay = &status.relay;
     if relay.enabled {
         let whom = if relay.super_relay { "all users" } else { "the own user" };
@@ -43,6 +53,22 @@ fn write(out: &mut String, status: &Status) -> std::fmt::Result {
     status.peers.iter().try_for_each(|peer| write_peer(out, peer))?;
     writeln!(out, "\nforwards  {}", count(status.forwards.len()))?;
     status.forwards.iter().try_for_each(|forward| write_forward(out, forward))
+}
+
+/// `nat       udp   symmetric, mapping ..., filtering ..., seen at 203.0.113.7:40000`.
+fn write_nat(out: &mut String, transport: &str, nat: &NatView) -> std::fmt::Result {
+    let kind = if nat.kind == "none" { "none (no NAT)" } else { &nat.kind };
+    write!(out, "nat       {transport:<5} {}", escape(kind))?;
+    if nat.mapping != "unknown" {
+        write!(out, ", mapping {}", escape(&nat.mapping))?;
+    }
+    if nat.filtering != "unknown" {
+        write!(out, ", filtering {}", escape(&nat.filtering))?;
+    }
+    match nat.public {
+        Some(public) => writeln!(out, ", seen at {public}"),
+        None => writeln!(out),
+    }
 }
 
 fn write_peer(out: &mut String, peer: &PeerStatus) -> std::fmt::Result {
@@ -70,22 +96,17 @@ fn write_peer(out: &mut String, peer: &PeerStatus) -> std::fmt::Result {
     if let Some(error) = &peer.error {
         writeln!(out, "    {}", escape(error))?;
     }
-    if peer.state == PeerState::Connected {
+    // Of a link without a relay there is nothing to explain.
+    if peer.state == PeerState::Connected && peer.via.is_none() {
         return Ok(());
     }
     for attempt in &peer.attempts {
-        let verdict = match attempt.outcome {
-            Verdict::Connected => "connected",
-            Verdict::Failed => "failed",
-            Verdict::Skipped => "skipped",
-        };
-        writeln!(
-            out,
-            "    {:<14} {verdict} after {} ms {}",
-            attempt.rung.as_str(),
-            attempt.ms,
-            escape(&attempt.reason)
-        )?;
+        let (rung, ms, reason) = (attempt.rung.as_str(), attempt.ms, escape(&attempt.reason));
+        match attempt.outcome {
+            Verdict::Connected => writeln!(out, "    {rung:<14} connected after {ms} ms")?,
+            Verdict::Failed => writeln!(out, "    {rung:<14} failed after {ms} ms: {reason}")?,
+            Verdict::Skipped => writeln!(out, "    {rung:<14} skipped: {reason}")?,
+        }
     }
     Ok(())
 }
@@ -182,7 +203,29 @@ mod tests {
     #[test]
     fn a_failed_peer_shows_why_rung_by_rung() {
         let text = render(&status());
-        assert!(text.contains("tcp-direct     failed after 12 ms connection refused"), "{text}");
+        assert!(text.contains("tcp-direct     failed after 12 ms: connection refused"), "{text}");
+    }
+
+    #[test]
+    fn a_relayed_peer_shows_why_rung_by_rung_and_a_direct_one_does_not() {
+        let mut status = status();
+        status.peers[0].state = PeerState::Connected;
+        assert!(!render(&status).contains("tcp-direct"));
+        status.peers[0].via = Some("server".to_owned());
+        let text = render(&status);
+        assert!(text.contains(" via server"), "{text}");
+        assert!(text.contains("tcp-direct     failed after 12 ms: connection refused"), "{text}");
+    }
+
+    #[test]
+    fn the_nat_is_shown() {
+        let mut status = status();
+        status.nat.udp.kind = "cone".to_owned();
+        status.nat.udp.mapping = "endpoint-independent".to_owned();
+        status.nat.udp.public = Some("203.0.113.7:40000".parse().unwrap());
+        let text = render(&status);
+        let line = "nat       udp   cone, mapping endpoint-independent, seen at 203.0.113.7:40000\n";
+        assert!(text.contains(line) && text.contains("nat       tcp   unknown\n"), "{text}");
     }
 
     #[test]

@@ -17,21 +17,29 @@ pub(crate) struct Accepting<N: Net> {
     listener: N::Listener,
     timer: N::Timer,
     whose: &'static str,
+    /// Whether the latest try failed, which has been told then.
+    failing: bool,
 }
 
 impl<N: Net> Accepting<N> {
     /// `whose` connections they are, for the log: "of peers".
     pub(crate) fn new(net: &N, listener: N::Listener, whose: &'static str) -> Self {
-        Self { net: net.clone(), listener, timer: net.timer(), whose }
+        Self { net: net.clone(), listener, timer: net.timer(), whose, failing: false }
     }
 
     /// The next connection, and where it comes from. Errors are told, and waited for to pass.
     pub(crate) async fn next(&mut self) -> (N::Stream, SocketAddr) {
         loop {
             match poll_fn(|cx| self.listener.poll_accept(cx)).await {
-                Ok(accepted) => return accepted,
+                Ok(accepted) => {
+                    self.failing = false;
+                    return accepted;
+                }
                 Err(error) => {
-                    warn!(%error, "cannot accept connections {}; trying again", self.whose);
+                    if !self.failing {
+                        warn!(%error, "cannot accept connections {}; trying again until it works", self.whose);
+                    }
+                    self.failing = true;
                     let at = self.net.now() + PAUSE;
                     poll_fn(|cx| self.timer.poll_at(cx, Some(at))).await;
                 }

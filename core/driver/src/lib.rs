@@ -25,6 +25,7 @@ pub mod setup;
 mod stun;
 pub mod testkit;
 pub mod web;
+mod words;
 
 /// Where, at trace, the log says which deadline has passed whenever one of the core's machines acts on one.
 pub const DUE: &str = "inp2p_driver::due";

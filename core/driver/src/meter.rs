@@ -11,7 +11,7 @@ pub(crate) struct ForwardMeter {
     total: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
-    /// Why the latest connection that failed did.
+    /// Why the latest connection failed; none if it works.
     error: Mutex<Option<String>>,
 }
 
@@ -33,8 +33,19 @@ impl ForwardMeter {
         self.received.fetch_add(bytes as u64, Relaxed);
     }
 
-    pub(crate) fn failed(&self, why: &str) {
-        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+    /// The peer has let a connection in.
+    pub(crate) fn worked(&self) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A connection failed. Whether that is news: not if the one before failed for the same reason.
+    pub(crate) fn failed(&self, why: &str) -> bool {
+        let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = error.as_deref() != Some(why);
+        if news {
+            *error = Some(why.to_owned());
+        }
+        news
     }
 
     /// Active, total, sent, received, error.

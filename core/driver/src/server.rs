@@ -28,6 +28,7 @@ use crate::relay::{self, Relay};
 use crate::setup::{Ports, ServerSetup, StartError};
 use crate::stun;
 use crate::web::{self, AdminCall, AdminClient, AdminKey, Front, FrontConfig, FrontEvent, Outbox, tls};
+use crate::words;
 
 /// A server that runs.
 #[derive(Debug)]
@@ -415,19 +416,9 @@ fn bind_udp<N: Net>(net: &N, address: SocketAddr, flag: &str) -> Result<N::Udp, 
 }
 
 fn unavailable(transport: &str, address: SocketAddr, flag: &str, error: &io::Error) -> StartError {
-    let port = address.port();
-    let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => format!("another program uses it; choose another with {flag}"),
-        io::ErrorKind::PermissionDenied => {
-            format!("ports below 1024 need more rights; choose another with {flag}")
-        }
-        io::ErrorKind::AddrNotAvailable if flag == STUN_IP2 => {
-            format!("this machine does not have that address; see {flag}")
-        }
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address; see -bind".to_owned(),
-        _ => format!("see {flag} and -bind"),
-    };
-    StartError::Failed(format!("cannot listen on {transport} port {port} ({error}): {advice}"))
+    // The second address is chosen by its own flag, at the ports of the first.
+    let bind = if flag == STUN_IP2 { STUN_IP2 } else { "-bind" };
+    words::unavailable(transport, address.port(), flag, Some(bind), error)
 }
 
 /// The flag of the second address.

@@ -14,6 +14,7 @@ use tracing::info;
 use crate::net::{ListenIo as _, Net, TcpConfig};
 use crate::relay::{self, Relay};
 use crate::setup::{RelaySetup, StartError};
+use crate::words;
 
 /// The service.
 pub(crate) struct Service<N: Net> {
@@ -39,9 +40,8 @@ impl<N: Net> Service<N> {
         let listener = net
             .listen(&TcpConfig { local: Some(any), ..TcpConfig::default() })
             .and_then(|listener| Ok((listener.local_addr()?.port(), listener)));
-        let (port, listener) = listener.map_err(|error| {
-            StartError::Failed(format!("cannot listen on port {} (-relay-port): {error}", setup.port))
-        })?;
+        let (port, listener) =
+            listener.map_err(|error| words::unavailable("TCP", setup.port, "-relay-port", None, &error))?;
         let limits = if setup.super_relay { Limits::NODE } else { Limits::PRIVATE };
         let relay = Relay::new(net.clone(), identity.clone(), limits, setup.bandwidth_mbps.into());
         let (guard, stop) = oneshot::channel();

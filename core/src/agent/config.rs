@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use crate::auth::{Identity, Token};
@@ -97,6 +98,9 @@ pub enum ConfigError {
     /// Two forwards have the same name.
     #[error("two forwards are named {0:?}: give each a name of its own")]
     ForwardNameTwice(String),
+    /// Two forwards that are in force listen at the same address.
+    #[error("forwards {1:?} and {2:?} both listen at {0}: give one of them another port")]
+    ListenTwice(SocketAddr, String, String),
     /// More forwards than a node may have.
     #[error("{0} forwards are configured, but a node has at most {max}", max = super::MAX_FORWARDS)]
     TooManyForwards(usize),

@@ -61,6 +61,14 @@ pub(super) enum Pushed {
     Later,
 }
 
+/// Whether a node of that name may have these forwards.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_forwards(rules: &[ForwardRule], node: &NodeName, user: &UserName) -> Result<(), ConfigError> {
+    Forwards::new(rules.to_vec(), PushPolicy::Off, node.clone(), user.clone()).map(drop)
+}
+
 impl Forwards {
     /// The configured ones; none listens yet.
     pub(super) fn new(
@@ -80,6 +88,14 @@ impl Forwards {
             }
             if forwards.position(&rule.name).is_some() {
                 return Err(ConfigError::ForwardNameTwice(rule.name));
+            }
+            // The system chooses another port for each that asks for none.
+            let listens_there = |other: &&Forward| other.rule.enabled && other.rule.listen == rule.listen;
+            if rule.enabled
+                && rule.listen.port() != 0
+                && let Some(other) = forwards.list.iter().find(listens_there)
+            {
+                return Err(ConfigError::ListenTwice(rule.listen, other.rule.name.clone(), rule.name));
             }
             forwards.list.push(Forward { rule, state: State::Disabled, pushed: false, warned: false });
         }
@@ -116,16 +132,18 @@ impl Forwards {
                 Ok(address.to_string())
             }
             Err(reason) => {
-                if !forward.warned {
-                    let listen = forward.rule.listen;
-                    tracing::warn!(forward = name, %listen, reason, "forward does not listen: retried every 30 s");
-                }
-                forward.warned = true;
-                let text = format!("{} cannot be listened on: {reason}", forward.rule.listen);
-                forward.state = State::Failed { reason, retry: now + RETRY };
+                let listen = forward.rule.listen;
+                let text = format!("cannot listen on {listen}: {reason}");
                 if waiter.is_some() {
                     // The one who pushed it learns that it failed; it is not there then.
+                    tracing::warn!(forward = name, %listen, reason, "pushed forward does not listen: dropped");
                     self.list.remove(index);
+                } else {
+                    if !forward.warned {
+                        tracing::warn!(forward = name, %listen, reason, "forward does not listen: retried every 30 s");
+                    }
+                    forward.warned = true;
+                    forward.state = State::Failed { reason, retry: now + RETRY };
                 }
                 Err(Refused::new(Code::Failed, text))
             }

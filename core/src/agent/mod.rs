@@ -39,6 +39,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub use config::{AgentConfig, ConfigError, PushPolicy, UnknownPolicy};
+pub use forwards::check_forwards;
 use forwards::{Forwards, Waiter, own};
 use io::{Action, Exit, Input};
 use nat::{NAT_PATIENCE, Nat};

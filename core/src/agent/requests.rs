@@ -152,7 +152,10 @@ impl Agent {
         let waiter = Waiter { conn, request: envelope.request };
         let pushed = self.read::<PushForward>(envelope).and_then(|push| {
             let pushed = self.forwards.push(waiter, &push, &mut self.actions)?;
-            tracing::info!(forward = push.name, rule = push.rule, "forward pushed by the server");
+            match &push.rule {
+                Some(rule) => tracing::info!(forward = push.name, rule, "forward pushed by the server"),
+                None => tracing::info!(forward = push.name, "forward taken away by the server"),
+            }
             Ok(pushed)
         });
         match pushed {

@@ -79,6 +79,26 @@ fn two_tokens_contradict_each_other() {
 }
 
 #[test]
+fn a_server_is_a_name_or_an_address() {
+    for wrong in ["https://h", "h:27183", "[::1]:27183", "h/", "u@h", "a b"] {
+        let matches = matches("x -node a -token 1");
+        let environment = |name: &str| (name == "INP2P_SERVERHOST").then(|| wrong.into());
+        let given = Given::new(&matches, &environment);
+        match required(given, &overlay(given, Config::default()).unwrap()) {
+            Err(Failure::Usage(text)) => assert!(text.contains("-serverport"), "{text}"),
+            _ => panic!("{wrong} is no server"),
+        }
+    }
+    for right in
+        ["h", "h.example.", "xn--bcher-kva.example", "bücher.example", "::1", "[::1]", "fe80::1%eth0", "h_1"]
+    {
+        let config = overlaid(&format!("x -node a -token 1 -serverhost {right}"));
+        let matches = matches("x -node a -token 1");
+        assert!(required(Given::new(&matches, &|_| None), &config).is_ok(), "{right}");
+    }
+}
+
+#[test]
 fn addresses_are_written_as_urls_have_them() {
     assert_eq!(
         [address("h", 1), address("::1", 1), address("127.0.0.1", 1)],

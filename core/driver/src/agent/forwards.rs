@@ -3,21 +3,20 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_channel::oneshot;
-use inp2p_core::agent::io::Input;
-use inp2p_core::tunnel::ForwardRule;
-use tracing::warn;
-
 use super::Control;
 use crate::forward;
 use crate::meter::ForwardMeter;
 use crate::net::{ListenIo as _, Net, TcpConfig};
 use crate::session::Origin;
+use crate::words::cannot_listen;
+use futures_channel::oneshot;
+use inp2p_core::agent::io::Input;
+use inp2p_core::tunnel::ForwardRule;
 
 /// A forward, as the control task knows it.
 pub(super) struct Forward {
     pub(super) meter: Arc<ForwardMeter>,
-    /// Dropped to stop listening; none where it does not listen.
+    /// Dropped to stop listening; none once it is to.
     pub(super) listening: Option<oneshot::Sender<()>>,
     /// Ends when the listener is closed.
     pub(super) ended: Option<oneshot::Receiver<()>>,
@@ -31,7 +30,7 @@ impl<N: Net> Control<N> {
         };
         let config = TcpConfig { local: Some(rule.listen), ..TcpConfig::default() };
         let listener = self.net.listen(&config).and_then(|listener| Ok((listener.local_addr()?, listener)));
-        let (guard, result) = match listener {
+        let result = match listener {
             Ok((address, listener)) => {
                 let (guard, stop) = oneshot::channel();
                 let meter = Arc::new(ForwardMeter::default());
@@ -42,15 +41,15 @@ impl<N: Net> Control<N> {
                     task.await;
                     drop(end);
                 });
-                (Forward { meter, listening: Some(guard), ended: Some(ended) }, Ok(address))
+                let forward = Forward { meter, listening: Some(guard), ended: Some(ended) };
+                self.forwards.insert(rule.name.clone(), forward);
+                Ok(address)
             }
             Err(error) => {
-                warn!(forward = rule.name, %error, "cannot listen");
-                let reason = format!("cannot listen on {}: {error}", rule.listen);
-                (Forward { meter: Arc::default(), listening: None, ended: None }, Err(reason))
+                self.forwards.remove(&rule.name);
+                Err(cannot_listen(&error))
             }
         };
-        self.forwards.insert(rule.name.clone(), guard);
         self.agent.handle(now, Input::Forward { name: &rule.name, result });
     }
 }

@@ -8,7 +8,9 @@ mod status;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future as _, poll_fn};
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -39,6 +41,7 @@ use crate::service::Service;
 use crate::session::{Command, Common, News};
 use crate::setup::{AgentSetup, StartError};
 use crate::web::{self, Known, Local, Signal, SignalEvent, SignalServer, StatusCall, StatusClient, tls};
+use crate::words::{self, in_words};
 
 /// A node that runs.
 #[derive(Debug)]
@@ -96,6 +99,8 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
                 .map_err(|error| config(&error))?,
         ),
     };
+    // First of all that another process with the same configuration would have too: its error says so.
+    let control = setup.control.as_deref().map(|path| control_socket(&net, path)).transpose()?;
     let mut rng = Rng::new(net.seed());
     let mut setup_of_agent = setup.agent;
     let service = Service::start(&net, &setup_of_agent.identity, &setup_of_agent.token, setup.relay)?;
@@ -109,30 +114,15 @@ pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, Sta
     let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), setup.p2p_port);
     // Shared, since STUN over TCP and punching leave from it too.
     let config = TcpConfig { local: Some(any), link: true, share_port: true };
-    let listener = net.listen(&config).map_err(|error| {
-        StartError::Failed(format!("cannot listen on port {} (-p2p-port): {error}", any.port()))
-    })?;
+    let listener = net
+        .listen(&config)
+        .map_err(|error| words::unavailable("TCP", setup.p2p_port, "-p2p-port", None, &error))?;
     let port = listener.local_addr().map_err(|error| StartError::Failed(error.to_string()))?.port();
     let socket = bind_udp(&net, port, setup.p2p_port == 0)
-        .map_err(|error| StartError::Failed(format!("cannot open UDP port {port} (-p2p-port): {error}")))?;
+        .map_err(|error| words::unavailable("UDP", port, "-p2p-port", None, &error))?;
     let udp_port = socket.local_addr().map_err(|error| StartError::Failed(error.to_string()))?.port();
     let (client, local_status) = StatusClient::new();
-    let local = match &setup.control {
-        None => None,
-        Some(path) => {
-            let listener = net.listen_local(path).map_err(|error| {
-                let advice = match error.kind() {
-                    std::io::ErrorKind::AddrInUse => "is another inp2pc running with this configuration?",
-                    _ => "choose another place with -control",
-                };
-                StartError::Failed(format!(
-                    "cannot open the control socket {} ({error}): {advice}",
-                    path.display()
-                ))
-            })?;
-            Some(web::serve_local(&net, listener, client))
-        }
-    };
+    let local = control.map(|listener| web::serve_local(&net, listener, client));
 
     let (called_in, called) = mpsc::channel(CALLS);
     let (udp, stun, port_guard) = Port::start(&net, socket, service.is_some(), called_in.clone());
@@ -529,11 +519,25 @@ impl<N: Net> Drop for Control<N> {
     }
 }
 
+/// The control socket, open.
+fn control_socket<N: Net>(net: &N, path: &Path) -> Result<N::Listener, StartError> {
+    net.listen_local(path).map_err(|error| {
+        let (reason, advice) = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                ("it is in use".to_owned(), "is another inp2pc running with this configuration?")
+            }
+            _ => (in_words(&error), "choose another place with -control"),
+        };
+        let path = path.display();
+        StartError::Failed(format!("cannot open the control socket {path}: {reason}: {advice}"))
+    })
+}
+
 /// Opens the node's UDP port: the same as that for TCP, or another one if it may be any.
-fn bind_udp<N: Net>(net: &N, port: u16, any: bool) -> std::io::Result<N::Udp> {
+fn bind_udp<N: Net>(net: &N, port: u16, any: bool) -> io::Result<N::Udp> {
     let all = |port| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
     match net.bind_udp(all(port)) {
-        Err(error) if any && error.kind() == std::io::ErrorKind::AddrInUse => net.bind_udp(all(0)),
+        Err(error) if any && error.kind() == io::ErrorKind::AddrInUse => net.bind_udp(all(0)),
         result => result,
     }
 }

@@ -13,6 +13,7 @@ use inp2p_core::tunnel::Target;
 use crate::meter::ForwardMeter;
 use crate::net::StreamIo;
 use crate::ready::ReadySet;
+use crate::words::in_words;
 
 /// A local connection joined to a stream.
 pub(super) struct Flow<S: StreamIo> {
@@ -116,7 +117,7 @@ impl<S: StreamIo> Flow<S> {
             Ok(true) => Turn::More,
             Ok(false) => Turn::Settled,
             Err(error) => {
-                mux.reset(self.key, code::ABORTED, &error.to_string());
+                mux.reset(self.key, code::ABORTED, &in_words(&error));
                 Turn::Broken
             }
         }
@@ -194,6 +195,14 @@ impl<S: StreamIo> Flow<S> {
         mux.accept(self.key);
     }
 
+    /// The peer has let the stream in.
+    pub(super) fn accepted(&mut self) {
+        self.stage = Stage::Open;
+        if let Some(origin) = &self.origin {
+            origin.meter.worked();
+        }
+    }
+
     /// The peer's end of stream has been reached and everything before it written.
     fn finish(&mut self, mux: &mut Mux) {
         self.write.state = SideState::Done;
@@ -207,16 +216,18 @@ impl<S: StreamIo> Flow<S> {
         self.orderly = true;
     }
 
-    /// Ends the local connection by a reset, and notes why. Dropping it does the same without a reason.
-    pub(super) fn abort(self, why: Option<&str>) {
-        if let (Some(origin), Some(why)) = (&self.origin, why) {
-            origin.meter.failed(why);
+    /// Ends the local connection by a reset, and notes why. Dropping it does the same without a reason. Whether the
+    /// reason is news to the forward that it came through.
+    pub(super) fn abort(self, why: Option<&str>) -> bool {
+        match (&self.origin, why) {
+            (Some(origin), Some(why)) => origin.meter.failed(why),
+            _ => false,
         }
     }
 
     /// What the peer was to dial; none where this node dials.
-    pub(super) fn target(&self) -> Option<&str> {
-        self.origin.as_ref().map(|origin| &*origin.target)
+    pub(super) fn target(&self) -> Option<Arc<str>> {
+        self.origin.as_ref().map(|origin| Arc::clone(&origin.target))
     }
 }
 

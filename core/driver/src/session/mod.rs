@@ -169,6 +169,7 @@ pub(crate) async fn run<N: Net>(
         waiting: VecDeque::new(),
         deadlines: BTreeMap::new(),
         unreachable: None,
+        refusal: None,
         scratch: Vec::new(),
         woken: Vec::new(),
         leaving: Leaving::No,
@@ -207,6 +208,8 @@ struct Task<N: Net> {
     deadlines: BTreeMap<(Instant, usize), Key>,
     /// Why there is no way to the peer, as last heard.
     unreachable: Option<String>,
+    /// Why this node last did not dial for the peer, which the log has told then.
+    refusal: Option<String>,
     /// What links are read into.
     scratch: Vec<u8>,
     /// The slots of the flows that were woken, while they are served.

@@ -127,7 +127,7 @@ impl<N: Net> Task<N> {
                     if let Some(flow) = self.flow(key)
                         && let Stage::Opening { until, .. } = flow.stage
                     {
-                        flow.stage = Stage::Open;
+                        flow.accepted();
                         self.deadlines.remove(&(until, slot));
                     }
                     self.pump(now, slot);
@@ -142,12 +142,12 @@ impl<N: Net> Task<N> {
                             code,
                             code::ABORTED | code::NO_LINK | code::RESTARTED | code::STOPPING | code::GONE
                         );
-                        if let (Some(target), Stage::Opening { .. }, false) =
-                            (flow.target(), flow.stage, ours)
-                        {
-                            warn!(peer = %self.peer, target, reason = text, "connection refused by the peer");
+                        let refused = !ours && matches!(flow.stage, Stage::Opening { .. });
+                        let target = flow.target();
+                        // A program that tries again and again gets one line.
+                        if let (Some(target), true, true) = (target, flow.abort(Some(&text)), refused) {
+                            warn!(peer = %self.peer, %target, reason = text, "connection refused by the peer");
                         }
-                        flow.abort(Some(&text));
                     }
                 }
                 Event::Closed { key } => {
@@ -193,13 +193,17 @@ impl<N: Net> Task<N> {
                 self.dialled(now, key, target::forbidden(&target.to_string()));
             }
             Dialled::Begun { stream, target, to } => {
+                self.refusal = None;
                 let until = now + DIALLING;
                 let mut flow = Flow::new(stream, key, Stage::Dialling(until), None, &self.ready);
                 flow.dialled = Some((target, to.ip()));
                 self.add_flow(flow, until);
             }
             Dialled::Refused(code, text) => {
-                info!(peer = %self.peer, reason = text, "refused to connect for the peer");
+                if self.refusal.as_ref() != Some(&text) {
+                    info!(peer = %self.peer, reason = text, "refused to connect for the peer");
+                    self.refusal = Some(text.clone());
+                }
                 core.mux().reset(key, code, &text);
             }
             Dialled::Lookup(_) => core.mux().reset(key, code::UNREACHABLE, "looked up twice"),
@@ -291,9 +295,11 @@ impl<N: Net> Task<N> {
 /// Ends a local connection that never became a stream.
 pub(super) fn refuse<S: StreamIo>(mut stream: S, origin: &Origin, why: &str) {
     origin.meter.opened();
-    origin.meter.failed(why);
+    let news = origin.meter.failed(why);
     origin.meter.closed();
-    warn!(target = %origin.target, reason = why, "forwarded connection refused");
+    if news {
+        warn!(target = %origin.target, reason = why, "forwarded connection refused");
+    }
     stream.abort();
 }
 

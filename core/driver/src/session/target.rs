@@ -9,6 +9,7 @@ use inp2p_core::tunnel::{Allow, Host, Target};
 
 use super::Common;
 use crate::net::{Net, TcpConfig};
+use crate::words::in_words;
 
 /// How far a dial has come.
 pub(crate) enum Dialled<N: Net> {
@@ -82,7 +83,7 @@ pub(crate) fn explain(error: &io::Error) -> String {
         io::ErrorKind::TimedOut => "timed out".to_owned(),
         io::ErrorKind::HostUnreachable => "no route to the host".to_owned(),
         io::ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
-        _ => error.to_string(),
+        _ => in_words(error),
     }
 }
 

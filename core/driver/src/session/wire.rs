@@ -10,6 +10,7 @@ use inp2p_core::session::{LinkId, Session};
 
 use crate::net::StreamIo;
 use crate::ready::ReadySet;
+use crate::words::in_words;
 
 /// A link's connection.
 pub(super) struct Wire<S> {
@@ -109,7 +110,7 @@ impl<S: StreamIo> Wire<S> {
                     self.tail.extend_from_slice(input.get(used..).unwrap_or_default());
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) => return Err(error.to_string()),
+                Poll::Ready(Err(error)) => return Err(in_words(&error)),
             }
         }
         Ok(false)
@@ -176,7 +177,7 @@ impl<S: StreamIo> Wire<S> {
                 Ok(n)
             }
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-            Poll::Ready(Err(error)) => Err(error.to_string()),
+            Poll::Ready(Err(error)) => Err(in_words(&error)),
         }
     }
 }

@@ -34,6 +34,7 @@ use crate::net::{Net, StreamIo, TcpConfig};
 use crate::relay::ByteStream;
 use crate::web::time::{by, sleep_until};
 use crate::web::ws::{self, Connection, Inbox, Outbox, PollIo};
+use crate::words::in_words;
 
 /// The server, as its clients are told of it.
 #[derive(Debug, Clone)]
@@ -404,22 +405,6 @@ where
     };
     net.spawn("signalling", task);
     Signal { remote, addresses: vec![remote.ip()], local, outbox, events: taken }
-}
-
-/// An error of the system, without its number.
-fn in_words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused: nothing listens there".to_owned(),
-        io::ErrorKind::ConnectionReset => "the connection was reset".to_owned(),
-        io::ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
-        io::ErrorKind::TimedOut => "no answer".to_owned(),
-        io::ErrorKind::HostUnreachable => "no route to the host".to_owned(),
-        io::ErrorKind::NetworkUnreachable => "no route to the network".to_owned(),
-        _ => {
-            let text = error.to_string();
-            text.split(" (os error").next().unwrap_or(&text).replace(char::is_control, " ")
-        }
-    }
 }
 
 fn tls_reason(error: &io::Error) -> String {
