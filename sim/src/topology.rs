@@ -58,7 +58,7 @@ impl World {
         let host = self.host(name);
         let place = self.place(name, number, nats, line, v6);
         let addresses: Vec<&str> = place.addresses.iter().map(String::as_str).collect();
-        self.attach(host, place.network, &addresses, place.link);
+        self.attach(host, place.network, &addresses, place.link.clone());
         place.home_of(host, number, v6)
     }
 
@@ -115,7 +115,7 @@ impl World {
     ) -> Home {
         let place = self.place(name, number, nats, line, false);
         let interface = "eth0".to_owned();
-        self.inject(Fault::Links { host, interface: interface.clone(), config: place.link });
+        self.inject(Fault::Links { host, interface: interface.clone(), config: place.link.clone() });
         self.inject(Fault::Roam {
             host,
             interface,
