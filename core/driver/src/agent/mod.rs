@@ -62,7 +62,8 @@ impl AgentHandle {
 
     /// Waits until it has ended, and says how.
     pub async fn wait(&mut self) -> Exit {
-        (&mut self.exit).await.unwrap_or(Exit::Stopped)
+        let failed = |_| Exit::Refused("the node's control task failed".to_owned());
+        (&mut self.exit).await.unwrap_or_else(failed)
     }
 
     /// What `status` shows; once the node has ended, what it showed at its start.
