@@ -4,7 +4,7 @@ use inp2p_core::path::Rung;
 
 use crate::arguments::Arguments;
 use crate::expected::expected;
-use crate::kind::Kind;
+use crate::kind::{Kind, silent};
 use crate::lab::{Node, target};
 use crate::liar;
 use crate::netns::Namespace;
@@ -17,13 +17,14 @@ use crate::world::{Options, Place, World};
 pub(crate) type Event = fn(&Arguments);
 
 /// All of them, with their names.
-pub(crate) const EVENTS: [(&str, Event); 10] = [
+pub(crate) const EVENTS: [(&str, Event); 11] = [
     ("NAT report: by a server with two addresses", reports::two_addresses),
     ("NAT report: by a server with one address", reports::one_address),
     ("NAT report: by a server with one address and a relay", reports::one_address_and_a_relay),
     ("same LAN: over private addresses", same_lan),
     ("NAT unknown: tried all the same", nat_unknown),
     ("NAT forgets all: conntrack flushed", nat_forgets_all),
+    ("NAT has given the TCP port away: a second one", port_given_away),
     ("NAT reloads: another port for everything", nat_reloads),
     ("server killed and started again", server_killed),
     ("a liar claims a public address: nobody else sees anything", liar::claims_a_public_address),
@@ -108,6 +109,26 @@ fn nat_forgets_all(arguments: &Arguments) {
         two.here.nat().tool("conntrack", "-F");
     }
     transfer.finish();
+}
+
+/// The SYN of the peer has come while the own one leaves, and has taken its port on a router without a firewall: for
+/// as long as its entry lives, which is made here before, since it is a matter of microseconds.
+fn port_given_away(arguments: &Arguments) {
+    const PORT: &str = "5000";
+    let mut world = World::new(Options::default());
+    let (here, there) = (world.place(Kind::Bare), world.place(Kind::UdpBlocked));
+    let entry = format!(
+        "-I -p tcp -s {} -d {} --sport {PORT} --dport {PORT} --state SYN_SENT -t 120",
+        there.public(),
+        here.public(),
+    );
+    here.nat().rules(&silent(PORT.parse().unwrap()));
+    here.nat().tool("conntrack", &entry);
+    let echo = there.host.run(target::echo);
+    let node = |name| world.node(name).with(&["-p2p-port", PORT]);
+    let (b, a) = (there.online(node("b")), here.online(node("a").forward("b", echo)));
+    reaches(&a, Rung::TcpPunch.as_str(), crate::lab::DEADLINE);
+    Two { a, b, here, there, world }.transfer(arguments.mebibytes << 20).finish();
 }
 
 fn nat_reloads(arguments: &Arguments) {

@@ -8,9 +8,8 @@ use inp2p_core::path::Rung;
 
 use crate::kind::Kind;
 
-/// Over UDP. `D` direct, `P` punched, `G` punched by guessing ports, `-` impossible, `?` possible, and reached in
-/// most runs but not in all; better than demanded is always right. Rows and columns are in the order of
-/// [`Kind::ALL`]; what is left of the diagonal is mirrored.
+/// Over UDP. `D` direct, `P` punched, `G` punched by guessing ports, `-` impossible; better than demanded is always
+/// right. Rows and columns are in the order of [`Kind::ALL`]; what is left of the diagonal is mirrored.
 const UDP: [&str; 11] = [
     // public, full-cone, address-restricted, port-restricted, bare, symmetric, sequential, double, lossy,
     // udp-blocked, only-443
@@ -18,7 +17,7 @@ const UDP: [&str; 11] = [
     "  P P P P P P P P - -",
     "    P P P P P P P - -",
     "      P P G P P P - -",
-    "        P ? P P P - -",
+    "        P G P P P - -",
     "          - - G G - -",
     "            P P P - -",
     "              P P - -",

@@ -17,17 +17,18 @@ use rustix::net::sockopt::{
 use rustix::net::{AddressFamily, SocketType, bind, connect, listen, socket};
 
 use crate::internet::{Home, Internet, SERVER, SERVER2};
-use crate::kind::Kind;
+use crate::kind::{Kind, silent};
 use crate::netns::Namespace;
 
 /// A check of the kernel.
 pub(crate) type Measurement = fn();
 
 /// All of them, with their names.
-pub(crate) const MEASUREMENTS: [(&str, Measurement); 7] = [
+pub(crate) const MEASUREMENTS: [(&str, Measurement); 8] = [
     ("kernel: NATs are seen as the simulator's", as_the_simulator),
     ("kernel: two hosts share a port where peers tell them apart", shared_port),
     ("kernel: what comes early takes the port, without a firewall", early_takes_the_port),
+    ("kernel: a SYN that is not refused yet takes the port", early_syn_takes_the_port),
     ("kernel: an opener that dies on the way takes nothing", opener_dies_on_the_way),
     ("kernel: what comes in refreshes a mapping", inbound_refreshes),
     ("kernel: TCP opens from both sides at once", simultaneous_open),
@@ -163,6 +164,22 @@ fn early_takes_the_port() {
         assert!(stream.is_ok(), "{kind}: {stream:?}");
         assert_eq!(listener.accept().unwrap().1, bench.outside(), "{kind}: TCP");
     }
+}
+
+/// The answer to a SYN frees the port again; until it has left, what leaves that port gets another one, and so does
+/// what follows it. From a second port all is well.
+fn early_syn_takes_the_port() {
+    let bench = Bench::new(Kind::Bare);
+    bench.home.nats[0].rules(&silent(INSIDE));
+    let early = bench.peers.run(|| tcp_from(PEERS[1].into(), bench.outside())).map(drop).unwrap_err();
+    assert_eq!(early.kind(), ErrorKind::TimedOut);
+    let listener = bench.peers.run(|| TcpListener::bind(PEERS[1]).unwrap());
+    let outside = |port| {
+        let _stream = bench.node.run(|| tcp(port, PEERS[1].into())).unwrap();
+        listener.accept().unwrap().1
+    };
+    assert_ne!(outside(INSIDE), bench.outside());
+    assert_eq!(outside(OTHER), (bench.home.public, OTHER).into());
 }
 
 fn opener_dies_on_the_way() {

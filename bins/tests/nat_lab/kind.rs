@@ -141,6 +141,12 @@ fn refuse() -> String {
     chain("refuse", "type filter hook input priority -1", &[rule])
 }
 
+/// Keeps the resets of a router from leaving that are for what came to one of its ports.
+pub(crate) fn silent(port: u16) -> String {
+    let rule = format!("tcp sport {port} tcp flags & rst == rst drop");
+    format!("table ip silent {{\n{}\n}}\n", chain("out", "type filter hook output priority raw", &[&rule]))
+}
+
 fn leave(translation: &str) -> String {
     let hook = "type nat hook postrouting priority srcnat";
     chain("leave", hook, &[&format!("oifname wan0 {translation}")])

@@ -31,6 +31,8 @@ pub enum Sockets {
     New(u16),
     /// A new one at this port.
     At(u16),
+    /// The new ones that fans before have opened.
+    Opened,
 }
 
 /// To where a fan sends.
@@ -43,22 +45,18 @@ pub enum Ports {
 }
 
 impl Fan {
-    /// How many probes a pass has.
+    /// How many pairs of a socket and a port it adds to those of the fans before.
     pub fn pairs(&self) -> u32 {
         let sockets = match self.sockets {
             Sockets::Main | Sockets::At(_) => 1,
             Sockets::New(count) => u32::from(count),
+            Sockets::Opened => 0,
         };
         let ports = match &self.ports {
             Ports::Given(list) => u32::try_from(list.len()).unwrap_or(u32::MAX),
             Ports::Random(_, count) => *count,
         };
         sockets.saturating_mul(ports)
-    }
-
-    /// How many probes it has.
-    pub fn probes(&self) -> u32 {
-        self.pairs().saturating_mul(self.passes)
     }
 }
 

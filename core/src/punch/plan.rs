@@ -210,6 +210,7 @@ impl Plan {
         };
         let before = self.fans.len();
         self.fans.retain(|fan| match (fan.is_guess, effort) {
+            (true, Effort::Once) if fan.sockets == Sockets::Opened => true,
             (true, _) => std::mem::replace(&mut rounds, 0) > 0,
             (false, Effort::Plain) => fan.pairs() == 1,
             (false, Effort::Once | Effort::Full) => true,
@@ -222,9 +223,13 @@ impl Plan {
                 Way::Plain
             }
             (way, Effort::Once | Effort::Full) => {
-                // The second round has its probes last.
-                let (_, probes) = GUESS_ROUNDS[1];
+                // What follows the second round comes without it; then half of the sockets are there.
+                let (sockets, probes) = GUESS_ROUNDS[1];
                 self.length = self.length.saturating_sub(GAP * probes);
+                for fan in self.fans.iter_mut().filter(|fan| fan.sockets == Sockets::Opened) {
+                    fan.after = fan.after.saturating_sub(GAP * probes);
+                    self.length = self.length.saturating_sub(GAP * u32::from(sockets));
+                }
                 way
             }
         }
@@ -234,6 +239,11 @@ impl Plan {
     fn pair(&mut self, own: &Behaviour, peer: &Behaviour, public: SocketAddr, role: Role) -> Way {
         // Whom all ports of the peer may write to is found from whatever port the peer then has.
         let harmed = is_harmed(peer) && !is_unfiltered(own);
+        let harmed_here = is_harmed(own) && !is_unfiltered(peer);
+        let guess = |plan: &mut Self, after, part| match part {
+            Part::Open => plan.guess(after, part, public, harmed),
+            Part::Hit => plan.guess(after, part, public, harmed_here),
+        };
         self.hold = match (harmed, role) {
             (false, _) => Duration::ZERO,
             (true, Role::Controlled) => HOLD_CONTROLLED,
@@ -247,7 +257,7 @@ impl Plan {
         self.knocks = !(harmed || by_peer(peer) || shut);
         match (Mapping::of(own), Mapping::of(peer)) {
             (Mapping::One, Mapping::One) => {
-                if harmed || (is_harmed(own) && !is_unfiltered(peer)) {
+                if harmed || harmed_here {
                     self.begin_anew(own, peer, public);
                 }
                 Way::Plain
@@ -255,7 +265,7 @@ impl Plan {
             // A filter that is not known yet may be by port; a prediction costs little.
             (Mapping::Regular(_), Mapping::One) if !is_unfiltered(peer) => {
                 self.fans.extend(row(Duration::ZERO, [public].into(), harmed));
-                self.guess(LATE_GUESS, Part::Open, public, harmed)
+                guess(self, LATE_GUESS, Part::Open)
             }
             (Mapping::One, Mapping::Regular(step)) if !is_unfiltered(own) => {
                 let ports = PREDICTED_AHEAD.map(|ahead| ports::ahead(from, step, ahead));
@@ -269,7 +279,7 @@ impl Plan {
                     openers: 0,
                     is_guess: false,
                 });
-                self.guess(LATE_GUESS, Part::Hit, public, harmed)
+                guess(self, LATE_GUESS, Part::Hit)
             }
             (Mapping::Regular(_), Mapping::Regular(step)) => {
                 for (round, ahead) in (0..).zip(BOTH_AHEAD) {
@@ -279,26 +289,26 @@ impl Plan {
                 Way::Predicted
             }
             (Mapping::Own | Mapping::Regular(_), Mapping::One) if is_by_port(peer) => {
-                self.guess(Duration::ZERO, Part::Open, public, harmed)
+                guess(self, Duration::ZERO, Part::Open)
             }
             (Mapping::One, Mapping::Own | Mapping::Regular(_)) if is_by_port(own) => {
-                self.guess(Duration::ZERO, Part::Hit, public, harmed)
+                guess(self, Duration::ZERO, Part::Hit)
             }
             // The filter is not known to be by port: a probe from the many-ported side will tell.
             (Mapping::Own | Mapping::Regular(_), Mapping::One) if is_unfiltered(peer) => Way::Plain,
             (Mapping::One, Mapping::Own | Mapping::Regular(_)) if is_unfiltered(own) => Way::Plain,
             (Mapping::Own | Mapping::Regular(_), Mapping::One | Mapping::Unknown) => {
-                self.guess_on_evidence(Part::Open, public, harmed)
+                guess(self, EVIDENCE, Part::Open)
             }
             (Mapping::One | Mapping::Unknown, Mapping::Own | Mapping::Regular(_)) => {
-                self.guess_on_evidence(Part::Hit, public, harmed)
+                guess(self, EVIDENCE, Part::Hit)
             }
-            (Mapping::Unknown, Mapping::One) => self.guess_on_evidence(Part::Open, public, harmed),
-            (Mapping::One, Mapping::Unknown) => self.guess_on_evidence(Part::Hit, public, harmed),
+            (Mapping::Unknown, Mapping::One) => guess(self, EVIDENCE, Part::Open),
+            (Mapping::One, Mapping::Unknown) => guess(self, EVIDENCE, Part::Hit),
             (Mapping::Unknown, Mapping::Unknown) => {
                 // One of the two may have many ports, and there is no telling which.
                 let part = if role == Role::Controlled { Part::Open } else { Part::Hit };
-                self.guess_on_evidence(part, public, harmed)
+                guess(self, EVIDENCE, part)
             }
             (Mapping::Own, Mapping::Own | Mapping::Regular(_)) | (Mapping::Regular(_), Mapping::Own) => {
                 // A filter that lets everybody in, met by one that does not ask for the port.
@@ -339,37 +349,37 @@ impl Plan {
         }
     }
 
-    /// After a time in which plain probes should have shown that they do.
-    fn guess_on_evidence(&mut self, part: Part, public: SocketAddr, harmed: bool) -> Way {
-        self.guess(EVIDENCE, part, public, harmed)
-    }
-
+    /// Both rounds of a guess, after what comes before. `harmed`: the NAT of the side that tries the ports may be.
     fn guess(&mut self, after: Duration, part: Part, public: SocketAddr, harmed: bool) -> Way {
         let predicted = !self.fans.is_empty();
+        let fan = |after, sockets, ports, openers| Fan {
+            after,
+            sockets,
+            ports,
+            passes: 1,
+            pause: Duration::ZERO,
+            openers,
+            is_guess: true,
+        };
+        let to_public = || Ports::Given(vec![public]);
+        let mut end = after;
         for (round, (sockets, probes)) in GUESS_ROUNDS.into_iter().enumerate() {
-            let after = after + if round == 0 { Duration::ZERO } else { FIRST_GUESS };
-            let fan = |sockets, ports, openers| Fan {
-                after,
-                sockets,
-                ports,
-                passes: 1,
-                pause: Duration::ZERO,
-                openers,
-                is_guess: true,
-            };
             self.fans.push(match part {
-                // Openers reach the way they should only where this side's NATs are near; the second
-                // round's probes are whole, for those that are not.
-                Part::Open => {
-                    let openers = u32::from(harmed && round == 0);
-                    fan(Sockets::New(sockets), Ports::Given(vec![public]), openers)
-                }
-                Part::Hit => fan(Sockets::Main, Ports::Random(public.ip(), probes), 0),
+                Part::Open => fan(end, Sockets::New(sockets), to_public(), u32::from(harmed)),
+                Part::Hit => fan(end, Sockets::Main, Ports::Random(public.ip(), probes), 0),
             });
+            end += if round == 0 { FIRST_GUESS } else { GAP * probes };
+        }
+        if harmed {
+            // Where openers do not pass this side's NATs, nothing has reached the peer yet. All ports have been tried
+            // now, so what arrives takes none from it any more.
+            if part == Part::Open {
+                self.fans.push(fan(end, Sockets::Opened, to_public(), 0));
+            }
+            end += GUESS_ROUNDS.map(|(sockets, _)| GAP * u32::from(sockets)).iter().sum::<Duration>();
         }
         // As long on both sides, whichever has less to send.
-        let (_, probes) = GUESS_ROUNDS[1];
-        self.length = after + FIRST_GUESS + GAP * probes + LAST_WAIT;
+        self.length = end + LAST_WAIT;
         match part {
             _ if predicted => Way::Predicted,
             Part::Open => Way::GuessedByPeer,
@@ -528,7 +538,7 @@ const BOTH_AHEAD: [i32; 3] = [40, 120, 232];
 const BOTH_ROUND: Duration = Duration::from_millis(1_400);
 /// When prediction has had its chance.
 const LATE_GUESS: Duration = Duration::from_millis(2_000);
-/// When plain probes would have been heard: three of them, and a round trip.
+/// When plain probes would have shown that they do: three of them, and a round trip.
 const EVIDENCE: Duration = Duration::from_millis(1_200);
 
 /// Sockets that one side opens, and ports that the other tries, of 64,512: together 66 % in the first

@@ -22,6 +22,8 @@ pub(super) struct Spread {
     /// How many sockets are still to be opened, and at which port.
     closed: u16,
     port: Option<u16>,
+    /// Whether it is to have the sockets that are open when it begins.
+    inherits: bool,
     pass: u32,
     /// Within the pass.
     next: usize,
@@ -35,6 +37,7 @@ impl Spread {
             Sockets::Main => (vec![main], 0, None),
             Sockets::New(count) => (Vec::new(), count, None),
             Sockets::At(port) => (Vec::new(), 1, Some(port)),
+            Sockets::Opened => (Vec::new(), 0, None),
         };
         Self {
             is_many,
@@ -46,6 +49,7 @@ impl Spread {
             pause: fan.pause,
             closed,
             port,
+            inherits: fan.sockets == Sockets::Opened,
             pass: 0,
             next: 0,
             pass_began: start + fan.after,
@@ -79,6 +83,13 @@ impl Spread {
     pub(super) fn opened(&mut self, socket: SockId) {
         self.closed = self.closed.saturating_sub(1);
         self.sockets.push(socket);
+    }
+
+    /// Begins, where it has waited for the sockets of others.
+    pub(super) fn inherit(&mut self, opened: &[SockId]) {
+        if std::mem::take(&mut self.inherits) {
+            self.sockets = opened.to_vec();
+        }
     }
 
     /// No further socket is to be had: it goes on with those that there are.

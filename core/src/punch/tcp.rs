@@ -12,6 +12,12 @@
 //! once the other side's SYN has come in, nothing with another one passes for two minutes. So there are no
 //! *openers* over TCP as there are over UDP (see `plan`), and a connection that is under way is left alone.
 //!
+//! A SYN that comes in while a router without a firewall makes the mapping for the own one, or that such a
+//! router has not refused yet, takes the port: the own SYN leaves by another one, which the peer knows nothing
+//! of, and so does all that follows it between the same two ports, for two minutes. So where nothing has come of
+//! the first ports in a second, each side connects from a *second port* too, which both can tell, to the
+//! other's first one, and from its first one to the other's second.
+//!
 //! As for UDP the plan is made from what both are behind. One side with a mapping a peer and regular ports
 //! is met at predicted ones. Random ports are not guessed: SYNs to a thousand ports look like a scan, and a
 //! relay does better. Filters for TCP are not known (the server never dials), so whatever may work is tried.
@@ -38,6 +44,8 @@ pub enum From {
     Listening,
     /// Any: for a row of mappings.
     Any,
+    /// This one, which the peer can tell.
+    Second(u16),
 }
 
 /// One connection to try for.
@@ -54,6 +62,9 @@ pub struct Dial {
 pub struct Plan {
     /// All at the same instant.
     pub dials: Vec<Dial>,
+    /// From one's first port to the other's second one, and the other way round: where a NAT may have given the first
+    /// port to a SYN that came early.
+    pub second: Vec<Dial>,
     /// Why there are none, if so.
     pub hopeless: Option<Why>,
 }
@@ -61,13 +72,13 @@ pub struct Plan {
 impl Plan {
     /// Decides.
     pub fn new(situation: &Situation<'_>) -> Self {
-        let hopeless = |why| Self { dials: Vec::new(), hopeless: Some(why) };
+        let hopeless = |why| Self { dials: Vec::new(), second: Vec::new(), hopeless: Some(why) };
         if !situation.rungs.contains(Rung::TcpPunch) {
             return hopeless(Why::NotAmongRungs);
         }
         let own = situation.own.tcp4.unwrap_or_default();
         let peer = situation.peer.tcp4.unwrap_or_default();
-        let mut dials = Vec::new();
+        let (mut dials, mut second) = (Vec::new(), Vec::new());
         let mut why = None;
         let mut publics = seen(situation).take(MAX_OBSERVED).peekable();
         if publics.peek().is_none() {
@@ -95,13 +106,36 @@ impl Plan {
                     dials.extend(AHEAD.map(|ahead| listening(ports::ahead(public, step, ahead))));
                 }
                 (Mapping::Own, Mapping::Own) => why = Some(Why::BothSymmetric),
-                (Mapping::One | Mapping::Own | Mapping::Unknown, _) => dials.push(listening(public)),
+                (Mapping::One | Mapping::Own | Mapping::Unknown, _) => {
+                    dials.push(listening(public));
+                    second.extend(second_ports(&own, &peer, public));
+                }
             }
         }
         dials.truncate(MAX_DIALS);
         let hopeless = why.filter(|_| dials.is_empty());
-        Self { dials, hopeless }
+        Self { dials, second, hopeless }
     }
+}
+
+/// What is tried besides, where either NAT may have given the first port away.
+fn second_ports(own: &Behaviour, peer: &Behaviour, public: SocketAddr) -> impl Iterator<Item = Dial> {
+    let port = |side: SocketAddr, other: SocketAddr| ports::spare(side.port(), other.port());
+    let are_known = ![own, peer].into_iter().any(|side| Mapping::of(side) == Mapping::Own);
+    let seen = own.public.filter(|_| are_known);
+    let from = seen
+        .filter(|_| may_lose(own))
+        .map(|seen| Dial { to: public, from: From::Second(port(seen, public)) });
+    let to = seen.filter(|_| may_lose(peer)).map(|seen| {
+        let to = SocketAddr::new(public.ip(), port(public, seen));
+        Dial { to, from: From::Listening }
+    });
+    from.into_iter().chain(to)
+}
+
+/// Whether a SYN that comes early may take the port, and another port would be kept.
+fn may_lose(side: &Behaviour) -> bool {
+    side.translated != Some(false) && side.preserves_port
 }
 
 /// Whether the server has seen TCP of both nodes, in one address family at least: each can be told where the
@@ -161,6 +195,8 @@ pub struct TcpPuncher {
 #[derive(Debug)]
 struct Place {
     dial: Dial,
+    /// The round that it begins in.
+    first: usize,
     /// The connection that is under way.
     number: Option<u32>,
     tried: bool,
@@ -169,10 +205,11 @@ struct Place {
 impl TcpPuncher {
     /// Begins at `start`, the common instant.
     pub fn new(plan: Plan, start: Instant) -> Self {
-        let place = |dial| Place { dial, number: None, tried: false };
+        let place = |first| move |dial| Place { dial, first, number: None, tried: false };
+        let (dials, second) = (plan.dials.into_iter(), plan.second.into_iter());
         Self {
             start,
-            places: plan.dials.into_iter().map(place).collect(),
+            places: dials.map(place(1)).chain(second.map(place(SECOND))).collect(),
             round: 0,
             next_number: 0,
             actions: plan.hopeless.map(Action::GaveUp).into_iter().collect(),
@@ -223,8 +260,8 @@ impl TcpPuncher {
         }
         for place in &mut self.places {
             // A row is for its mappings: another round of it would make others.
-            let again = place.dial.from == From::Listening || !place.tried;
-            if place.number.is_none() && again {
+            let again = place.dial.from != From::Any || !place.tried;
+            if place.first <= self.round && place.number.is_none() && again {
                 let number = self.next_number;
                 self.next_number += 1;
                 (place.number, place.tried) = (Some(number), true);
@@ -237,6 +274,9 @@ impl TcpPuncher {
 /// When what has failed is begun anew, in milliseconds from the common instant. The SYN that got lost is
 /// repeated by the system, after 1 and 3 s; this is for what was refused.
 const ROUNDS: [u64; 6] = [0, 400, 1_000, 2_000, 3_500, 5_000];
+/// The round in which second ports are tried too: what nothing was in the way of has come about by then, over most
+/// ways, and what got lost is repeated.
+const SECOND: usize = 3;
 /// When it is given up: the last round's SYN has been answered, or the SYN that the system repeats after 3 s.
 const END: u64 = 7_000;
 
@@ -290,6 +330,14 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
     fn start() -> Instant {
         Instant::now()
+    }
+
+    /// A NAT that keeps ports, and shows the node at this one.
+    fn keeping(port: u16) -> NatReport {
+        let public = Some(SocketAddr::from(([192, 0, 2, 1], port)));
+        let mapping = Finding { is: Dependence::EndpointIndependent, confirmed: true };
+        let side = Behaviour { mapping, public, preserves_port: true, ..Behaviour::default() };
+        NatReport { tcp4: Some(side), ..NatReport::default() }
     }
 
     fn numbers(puncher: &mut TcpPuncher) -> Vec<u32> {
@@ -353,6 +401,39 @@ mod tests {
         puncher.handle(at(1_400), Input::Tick);
         puncher.handle(at(1_500), Input::Failed(0));
         assert!(numbers(&mut puncher).is_empty());
+    }
+
+    #[test]
+    fn second_ports_are_the_same_by_both_sides_plans() {
+        let there = SocketAddr::from(([192, 0, 2, 1], 5000));
+        let (one, other) = (keeping(4000), keeping(5000));
+        let mine = plan(&one, &other).second;
+        let [Dial { to, from: From::Second(port) }, Dial { to: second, from: From::Listening }] = mine[..]
+        else {
+            panic!("{mine:?}")
+        };
+        assert_eq!((to, second.ip()), (there, there.ip()));
+        assert_eq!((port, second.port()), (ports::spare(4000, 5000), ports::spare(5000, 4000)));
+        // Who keeps its own address has nothing to lose, and random ports cannot be told.
+        let mut open = keeping(5000);
+        open.tcp4.as_mut().unwrap().translated = Some(false);
+        assert_eq!(plan(&one, &open).second, mine[..1]);
+        assert_eq!(plan(&open, &one).second.len(), 1);
+        assert_eq!(plan(&one, &side(Dependence::AddressAndPortDependent, None)).second, []);
+        assert_eq!(plan(&NatReport::default(), &other).second, []);
+    }
+
+    #[test]
+    fn second_ports_are_tried_where_the_first_are_silent() {
+        let now = start();
+        let mut puncher = TcpPuncher::new(plan(&keeping(4000), &keeping(5000)), now);
+        let mut counts = Vec::new();
+        while let Some((at, _)) = puncher.deadline() {
+            puncher.handle(at, Input::Tick);
+            counts.push((at.duration_since(now).as_millis(), numbers(&mut puncher).len()));
+        }
+        let second = counts.iter().filter(|(_, dials)| *dials > 0);
+        assert_eq!(second.copied().collect::<Vec<_>>(), [(0, 1), (1_000, 2)]);
     }
 
     #[test]

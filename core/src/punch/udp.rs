@@ -13,9 +13,9 @@
 //!
 //! # What is bounded
 //!
-//! At most 576 new sockets (a row and two rounds of guessing), one being opened at a time. At most 200 requests a second ([`GAP`]), those of the plan in all; five to an address that the peer only
-//! claims; `MAX_KNOWN` paths on which the peer was heard; `MAX_ANSWERS` answers a second, each as long as
-//! its request. A request that was caught and sent on from elsewhere makes that place one of those paths: it
+//! At most 576 new sockets (a row and two rounds of guessing), one being opened at a time. At most 200 requests a
+//! second ([`GAP`]), those of the plan in all; five to an address that the peer only claims; `MAX_KNOWN` paths on which
+//! the peer was heard; `MAX_ANSWERS` answers a second, each as long as its request. A request that was caught and sent on from elsewhere makes that place one of those paths: it
 //! gets an answer, a few requests and `UNPROVEN_FLIGHTS` datagrams of a handshake, and no more, because it
 //! cannot answer.
 
@@ -429,6 +429,7 @@ impl Puncher {
             return true;
         }
         let Some(fan) = self.fans.front_mut().filter(|_| !self.is_opening) else { return false };
+        fan.inherit(&self.sockets);
         let is_new = fan.makes_entry();
         let room = if fan.is_guess() { Budget::room_to_guess } else { Budget::room };
         if is_new && room(&self.budget, now, self.is_blind) == 0 {

@@ -76,7 +76,7 @@ impl Session {
             }
         }
         for (id, number, dial) in wanted {
-            if dial.from == tcp::From::Listening {
+            if dial.from != tcp::From::Any {
                 // An older attempt's would stand in its way.
                 self.close_where(now, "a newer attempt dials", |slot| {
                     slot.attempt != id

@@ -124,11 +124,11 @@ impl<N: Net> Task<N> {
         self.act(now);
     }
 
-    /// How to connect from the port that the node listens on.
-    fn sharing_the_port(&self, to: SocketAddr) -> TcpConfig {
+    /// How to connect from a port that other connections may use too, such as the one that the node listens on.
+    fn from_port(port: u16, to: SocketAddr) -> TcpConfig {
         let any: IpAddr =
             if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let local = Some(SocketAddr::new(any, self.common.listening));
+        let local = Some(SocketAddr::new(any, port));
         TcpConfig { local, share_port: true, link: true }
     }
 
@@ -136,7 +136,8 @@ impl<N: Net> Task<N> {
         debug!(peer = %self.peer, %to, "dialling");
         let config = match from {
             From::Any => TcpConfig { link: true, ..TcpConfig::default() },
-            From::Listening => self.sharing_the_port(to),
+            From::Listening => Self::from_port(self.common.listening, to),
+            From::Second(port) => Self::from_port(port, to),
         };
         match self.net.connect(&config, to) {
             Ok(stream) => self.add_wire(now, link, Carrier::Plain(stream), false),

@@ -78,6 +78,8 @@ pub(crate) struct Nat {
     sessions: BTreeSet<(u16, SocketAddr)>,
     /// Those who came unasked, and to which port.
     early: BTreeSet<(u16, SocketAddr)>,
+    /// The ports of sockets that have lost their own.
+    latest: BTreeMap<SockId, u16>,
     pub(crate) last: u16,
     rng: Rng,
 }
@@ -91,6 +93,7 @@ impl Nat {
             mappings: BTreeMap::new(),
             sessions: BTreeSet::new(),
             early: BTreeSet::new(),
+            latest: BTreeMap::new(),
             last: 30_000,
             rng,
         };
@@ -118,14 +121,18 @@ impl Nat {
         let any = 40_000 + u16::try_from(socket.0).unwrap();
         let inside = self.bound.get(&socket).copied().unwrap_or(any);
         let keeps = self.kind.choice == Choice::Keep;
-        // Netfilter shares a port where the peers tell the mappings apart; one that came early is in the way.
-        let moved = keeps && self.early.contains(&(inside, to));
+        // Netfilter shares a port where the peers tell the mappings apart; one that came early is in the way, and
+        // what leaves the same socket for others from there on has the port that this one got.
+        let latest = self.latest.get(&socket).copied();
+        let wanted = if self.sessions.contains(&(inside, to)) { inside } else { latest.unwrap_or(inside) };
+        let clashes = keeps && self.early.contains(&(wanted, to));
+        let moved = clashes || (keeps && wanted != inside);
         let key = (socket, if moved { Some(to) } else { scope });
         let port = match self.mappings.get(&key) {
             Some(port) => *port,
             None => {
                 let port = match self.kind.choice {
-                    Choice::Keep if !moved => inside,
+                    Choice::Keep if !clashes => wanted,
                     Choice::Keep | Choice::Random => loop {
                         let port = 1024 + u16::try_from(self.rng.below(64_512)).unwrap();
                         if !self.mappings.values().any(|taken| *taken == port) {
@@ -135,6 +142,9 @@ impl Nat {
                     Choice::Step(step) => u16::try_from(i32::from(self.last) + step).unwrap(),
                 };
                 self.last = port;
+                if clashes {
+                    self.latest.insert(socket, port);
+                }
                 self.mappings.insert(key, port);
                 port
             }

@@ -27,6 +27,8 @@ pub(super) struct World {
     pub(super) way: Duration,
     /// Routers between the NATs.
     pub(super) routers: u8,
+    /// Routers between each node and its NAT.
+    pub(super) inner: u8,
     /// How many sockets a node may open.
     pub(super) sockets: usize,
     pub(super) others: Vec<SocketAddr>,
@@ -97,6 +99,7 @@ impl World {
             loss: 0,
             way: Duration::from_millis(20),
             routers: 4,
+            inner: 0,
             sockets: 1_000,
             others: Vec::new(),
             rng,
@@ -186,7 +189,7 @@ impl World {
             };
             let node = &mut self.nodes[side];
             let Some(socket) = node.nat.inbound(packet.to.port(), packet.from) else { continue };
-            if packet.ttl < self.routers + 3 || !node.open.contains(&socket) {
+            if packet.ttl < self.routers + 2 * self.inner + 3 || !node.open.contains(&socket) {
                 continue;
             }
             if let Some(puncher) = &mut node.puncher {
@@ -220,10 +223,10 @@ impl World {
                         node.sent.push(now);
                     }
                     let ttl = ttl.unwrap_or(64);
-                    // The NAT is one hop away; a packet reaches the other NAT itself with one less.
-                    let from = (ttl >= 2).then(|| node.nat.outbound(socket, to));
+                    // Without further routers the NAT is one hop away; a packet reaches the other NAT itself with one less.
+                    let from = (ttl >= self.inner + 2).then(|| node.nat.outbound(socket, to));
                     let lost = self.rng.below(100) < self.loss;
-                    if let Some(from) = from.filter(|_| !lost && ttl >= self.routers + 2) {
+                    if let Some(from) = from.filter(|_| !lost && ttl >= self.routers + self.inner + 2) {
                         self.sequence += 1;
                         let key = (now + self.way, self.sequence);
                         self.queue.insert(key, Packet { from, to, bytes: bytes.to_vec(), ttl });
