@@ -592,6 +592,11 @@ impl Reporting {
     fn change(&mut self, now: Instant) {
         self.due = Some(self.due.map_or(now, |due| due.min(now)));
     }
+
+    /// Whether there is more to say than the server has confirmed.
+    fn is_late(&self, now: Instant) -> bool {
+        self.under_way || self.due.is_some_and(|due| due <= now)
+    }
 }
 
 /// The target of the log lines that say which link carries a session.
