@@ -1,60 +1,63 @@
 //! The agent: a node's control plane.
 //!
 //! It keeps the node logged in at the server (`signal`, `online`), answers what that asks (`requests`), says
-//! where the node can be reached (`addresses`), keeps the port forwards listening (`forwards`), and sees to
-//! it that there is a session with every peer that one is wanted with (`peer`, `peers`). It holds servers
-//! and peers to the keys that they first came with (`pins`).
+//! where the node can be reached (`addresses`, `nat`, `report`), keeps the port forwards listening (`forwards`),
+//! and sees to it that there is a session with every peer that one is wanted with (`peer`, `peers`, `sessions`),
+//! while the server is gone too (`reconnect`). It holds servers and peers to the keys that they first came with
+//! (`pins`), and knows which relays are of use (`relay`).
 //!
 //! What it does not do: it opens no path and carries no byte. A path is sought by the peer's session, which
-//! gets [`Action::Attempt`] and tells by [`SessionNews`] what came of it. The loss of signalling ends no
-//! session, and nothing but a refusal of the first login ends the agent.
+//! gets [`Action::Attempt`] and tells by [`SessionNews`](io::SessionNews) what came of it. The loss of signalling
+//! ends no session, and nothing but a refusal of the first login ends the agent.
 //!
 //! This file only routes. Loops like this drive it: hand in an [`Input`], do every [`Action`] in order, and
 //! come back with [`Input::Tick`] at the deadline. Too many ticks do no harm.
 //!
-//! Peers and forwards are bounded by [`MAX_PEERS`] and [`MAX_FORWARDS`], open requests and pins by constants
-//! beside them. The server is not trusted with more than what it is there for: it can neither replace a
-//! peer's key once that is pinned, nor open a port that the push policy does not allow.
+//! Peers and forwards are bounded by [`MAX_PEERS`](crate::wire::message::MAX_PEERS) and [`MAX_FORWARDS`], open
+//! requests and pins by constants beside them. The server is not trusted with more than what it is there for: it
+//! can neither replace a peer's key once that is pinned, nor open a port that the push policy does not allow.
 
 mod addresses;
 mod config;
 mod forwards;
 pub mod io;
+mod nat;
 mod online;
 mod peer;
 mod peers;
 mod pins;
 mod reconnect;
 mod relay;
+mod report;
 mod requests;
+mod sessions;
 mod signal;
 mod view;
 
-use std::collections::{BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use addresses::News;
 pub use config::{AgentConfig, ConfigError, PushPolicy, UnknownPolicy};
 pub use forwards::check_forwards;
 use forwards::{Forwards, Waiter, own};
-use io::{Action, Exit, Input, SessionNews};
+use io::{Action, Exit, Input};
+use nat::{NAT_PATIENCE, Nat};
 use online::Asked;
-use peer::Link;
 pub use reconnect::{Expected, ExpectedKey, ReconnectSecret};
+use report::Reporting;
+pub use sessions::LINKS;
 use signal::{Event, Signal};
 
 use crate::due::earlier;
 use crate::ids::PeerName;
-use crate::nat::NatReport;
-use crate::path::{Candidate, Outcome, RungSet};
+use crate::path::{Candidate, RungSet};
 use crate::punch::Budget;
 use crate::rng::Rng;
 use crate::time::WallClock;
 use crate::wire::Envelope;
 use crate::wire::message::{
-    AttemptReport, Code, Connect, ConnectReply, MAX_OUTCOMES, MAX_PEERS, PushForwardReply, Refused,
-    RelayNodeReq, Report, ReportReply, Request, StunPorts,
+    Code, Connect, ConnectReply, PushForwardReply, Refused, RelayNodeReq, Report, Request,
 };
 
 /// The agent.
@@ -89,28 +92,6 @@ enum Phase {
     Ended,
 }
 
-/// What is known of the NATs before the node.
-#[derive(Debug, Default)]
-struct Nat {
-    report: NatReport,
-    /// Whether the prober has yet to say anything.
-    is_awaited: bool,
-    /// Until when the first wishes wait for it.
-    until: Option<Instant>,
-    /// The relays that answer STUN, as the server told last.
-    relays: Vec<SocketAddr>,
-}
-
-/// How the report of this connection stands.
-#[derive(Debug, Default)]
-struct Reporting {
-    /// When the next one is to go out; none if the server knows all there is to know.
-    due: Option<Instant>,
-    under_way: bool,
-    /// Whether one has been answered. Until then nobody is wished for: the answer says who is there.
-    answered: bool,
-}
-
 /// What has happened since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -130,6 +111,9 @@ impl Agent {
     ///
     /// `pins` is the content of [`PINS_FILE`], where there is one; `seed` is 32 fresh secret bytes; `unix` is
     /// the wall clock, since 1970, at `now`.
+    ///
+    /// # Errors
+    /// If the forwards contradict each other or the node, or the pin file cannot be read.
     pub fn new(
         mut config: AgentConfig,
         pins: Option<&[u8]>,
@@ -246,70 +230,6 @@ impl Agent {
         self.signal.clock().unix(now).unwrap_or_else(|| self.clock.unix(now))
     }
 
-    fn interfaces(&mut self, now: Instant, addresses: &[IpAddr]) {
-        let news = self.addresses.replace(addresses);
-        if news != News::None {
-            self.report.change(now);
-        }
-        if news == News::Changed {
-            tracing::debug!(addresses = addresses.len(), "the addresses of this host have changed");
-            // Where peers see this node is measured anew, and they had better be told.
-            self.nat.is_awaited = true;
-            self.nat.until = Some(now + NAT_PATIENCE);
-            self.signal.network_changed(now, &mut self.actions);
-            self.relaying.network_changed();
-            self.peers.each(|_, peer, _| peer.network_changed(now));
-        }
-    }
-
-    /// Has the NATs measured against the server's STUN ports, or those that the configuration names.
-    fn probe(&mut self, told: Option<StunPorts>) {
-        let Some(server) = self.signal.online() else { return };
-        let ports = |given: [Option<u16>; 2], told: Option<[u16; 2]>| {
-            let [first, second] = told.map_or([None; 2], |told| told.map(Some));
-            Some([given[0].or(first)?, given[1].or(second)?])
-        };
-        let (udp, tcp) = (told.map(|told| told.udp), told.map(|told| told.tcp));
-        let ports = ports(self.config.stun_udp, udp).zip(ports(self.config.stun_tcp, tcp));
-        if let Some((udp, tcp)) = ports {
-            self.actions.push_back(Action::Probe { server, ports: StunPorts { udp, tcp } });
-        }
-    }
-
-    /// Passes on which relays answer STUN, when that is news.
-    fn stun_relays(&mut self, relays: Vec<SocketAddr>) {
-        if relays != self.nat.relays {
-            self.nat.relays.clone_from(&relays);
-            self.actions.push_back(Action::StunRelays(relays));
-        }
-    }
-
-    fn nat(&mut self, now: Instant, report: Option<Box<NatReport>>) {
-        let Some(report) = report else {
-            self.nat.is_awaited = true;
-            return;
-        };
-        tracing::debug!(?report, "NAT behaviour");
-        let old = std::mem::replace(&mut self.nat.report, *report);
-        let known = [self.nat.report.udp4, self.nat.report.udp6].into_iter().flatten();
-        self.nat.is_awaited &= !known.into_iter().any(|side| side.blocked || side.public.is_some());
-        let lifetime = self.nat.report.udp4.and_then(|side| side.lifetime).and_then(|found| found.below);
-        self.budget.measured(lifetime.map(|seconds| Duration::from_secs(seconds.into())));
-        // A renewed proof is news for the server alone.
-        self.report.change(now);
-        if let Some(every) = self.nat.report.keepalive()
-            && old.keepalive() != Some(every)
-        {
-            self.actions.push_back(Action::Keepalive(every));
-        }
-        if self.nat.report.is_settled() && !old.is_settled() {
-            self.peers.each(|_, peer, _| peer.settled());
-        }
-        if old.reachability() != self.nat.report.reachability() {
-            self.peers.each(|_, peer, _| peer.news(now));
-        }
-    }
-
     fn signalled(&mut self, now: Instant, event: Option<Event>) {
         match event {
             None => {}
@@ -374,12 +294,6 @@ impl Agent {
         self.signal.online().is_some() && told && asking < MAX_WISHES
     }
 
-    /// Until when report and wishes wait for the first word of the prober: without it they would leave out the
-    /// addresses at which most peers can be reached, and the first attempt of a pair would be in vain.
-    fn awaits_nat(&self) -> Option<Instant> {
-        self.nat.until.filter(|until| self.nat.is_awaited && self.now < *until)
-    }
-
     fn wish(&mut self, now: Instant, name: PeerName) -> bool {
         let Some((peer, _)) = self.peers.known(&name) else { return false };
         let rungs = peer.wished_rungs(self.config.rungs);
@@ -392,40 +306,6 @@ impl Agent {
         let (candidates, exclude) = (self.candidates(), self.relaying.excluded(now));
         let wish = Connect { peer: name.clone(), candidates, rungs, exclude };
         self.signal.ask(now, Asked::Connect(name), &wish, &mut self.actions)
-    }
-
-    fn send_report(&mut self, now: Instant) {
-        let due = self.report.due.is_some_and(|at| at <= now) && self.awaits_nat().is_none();
-        if !due || self.report.under_way || self.signal.online().is_none() {
-            return;
-        }
-        if let Some(until) = self.awaits_nat().filter(|_| !self.report.answered) {
-            // With the first report a node is there for others, who should learn at once where it can be reached.
-            self.report.due = Some(until);
-            return;
-        }
-        // The longest names of the most peers would not fit a message; those who do not fit are asked for
-        // again from time to time.
-        let mut room = REPORT_NAMES;
-        let mut peers = Vec::new();
-        for (name, _) in self.peers.iter().take(MAX_PEERS) {
-            let Some(left) = usize::checked_sub(room, name.to_string().len() + NAME_OVERHEAD) else { break };
-            room = left;
-            peers.push(name.clone());
-        }
-        let report = Report {
-            software: self.config.software.clone(),
-            platform: self.config.platform.clone(),
-            candidates: self.candidates(),
-            rungs: self.config.rungs,
-            peers,
-            relay: self.relaying.report(),
-            nat: self.nat.report,
-        };
-        if self.signal.ask(now, Asked::Report, &report, &mut self.actions) {
-            self.report.due = None;
-            self.report.under_way = true;
-        }
     }
 
     fn candidates(&self) -> Vec<Candidate> {
@@ -471,36 +351,6 @@ impl Agent {
             .map_err(|error| Refused::new(Code::Other, format!("the server's answer is unreadable: {error}")))
     }
 
-    fn reported(&mut self, now: Instant, reply: Result<ReportReply, Refused>) {
-        self.report.under_way = false;
-        self.report.answered = true;
-        let online = match reply {
-            Ok(reply) => {
-                self.relay_secrets(reply.keys);
-                self.shares(reply.shares);
-                reply.online
-            }
-            Err(refused) => {
-                tracing::debug!(code = ?refused.code, %refused, "report refused");
-                self.report.due.get_or_insert(now + REPORT_RETRY);
-                return;
-            }
-        };
-        let online: BTreeSet<PeerName> =
-            online.into_iter().map(|name| own(&self.config.user, name)).collect();
-        self.peers.each(|name, peer, rng| {
-            if online.contains(name) {
-                peer.here(now);
-                return;
-            }
-            self.relaying.acquit(name);
-            if peer.absent(now, rng) {
-                let reason = peer::NOT_ONLINE.to_owned();
-                self.actions.push_back(Action::Unreachable { peer: name.clone(), reason });
-            }
-        });
-    }
-
     fn listener(&mut self, now: Instant, name: &str, result: Result<SocketAddr, String>) {
         match self.forwards.result(now, name, result) {
             None => {}
@@ -511,75 +361,6 @@ impl Agent {
         }
     }
 
-    fn session(&mut self, now: Instant, name: &PeerName, event: SessionNews) {
-        let Some((peer, rng)) = self.peers.enter(name) else { return };
-        match event {
-            SessionNews::Wanted => peer.wanted(now),
-            SessionNews::Up { rung, remote, via } => {
-                tracing::info!(target: LINKS, peer = %name, %rung, "link up");
-                self.counters.links += 1;
-                peer.up(now, Link { rung, remote, via }, rng);
-                self.reconnects.up(name);
-                // It has proven the key now.
-                let pin = peer.key().and_then(|key| self.pins.pin_peer(name, key));
-                if let Some(content) = pin {
-                    self.actions.push_back(Action::Save { name: PINS_FILE, content });
-                }
-                if rung.is_udp() {
-                    self.seen(now, name, remote);
-                }
-            }
-            SessionNews::Moved { rung, remote } => {
-                peer.moved(now, rung, remote, rng);
-                self.seen(now, name, remote);
-            }
-            SessionNews::Agreed(secret) => self.agreed(now, name, secret),
-            SessionNews::Poor { rung, reason } => {
-                tracing::info!(peer = %name, %rung, reason, "the link over UDP is poor: another is sought");
-                peer.poor(now, reason);
-            }
-            SessionNews::Suspect => {
-                tracing::debug!(peer = %name, "the link does not answer");
-                peer.suspect(now);
-                // It may be this node's own network.
-                self.signal.doubt(now);
-            }
-            SessionNews::Down { reason, by_peer } => {
-                tracing::info!(target: LINKS, peer = %name, reason, "link down");
-                if !by_peer {
-                    self.signal.doubt(now);
-                }
-                self.reconnects.down(now, name);
-                if let Some(via) = peer.down(now, reason).filter(|via| via.name.is_some() && !by_peer) {
-                    // Unless it turns out that the peer was gone.
-                    self.relaying.died(now, via.relay, Some(name));
-                }
-            }
-            SessionNews::RelayRtt { relay, rtt } => self.relaying.measured(relay, rtt),
-            SessionNews::RelayFailed { relay, reason } => {
-                tracing::debug!(peer = %name, %relay, reason, "relay of no use");
-                if relay != self.signal.server().unwrap_or(relay) {
-                    self.relaying.died(now, relay, None);
-                }
-            }
-            SessionNews::RelaysWanted { attempt } => self.relays_wanted(now, name.clone(), attempt),
-            SessionNews::AttemptDone { attempt, outcomes } => {
-                let outcomes: Vec<Outcome> = outcomes.into_iter().take(MAX_OUTCOMES).collect();
-                if self.nat.report.counts() {
-                    // In time for the next attempt, with this peer or another.
-                    self.actions.push_back(Action::Mapped(Duration::ZERO));
-                }
-                peer.done(now, attempt, outcomes.clone(), rng);
-                if self.reconnects.done(name, attempt) {
-                    // The server knows nothing of it.
-                    return;
-                }
-                let report = AttemptReport { attempt, outcomes, rtts: self.relaying.rtts() };
-                self.signal.ask(now, Asked::AttemptReport(attempt), &report, &mut self.actions);
-            }
-        }
-    }
-
     fn exit(&mut self, exit: Exit) {
         self.phase = Phase::Ended;
         self.signal.end(&mut self.actions);
@@ -587,20 +368,6 @@ impl Agent {
     }
 }
 
-impl Reporting {
-    /// What was reported is not true any more.
-    fn change(&mut self, now: Instant) {
-        self.due = Some(self.due.map_or(now, |due| due.min(now)));
-    }
-
-    /// Whether there is more to say than the server has confirmed.
-    fn is_late(&self, now: Instant) -> bool {
-        self.under_way || self.due.is_some_and(|due| due <= now)
-    }
-}
-
-/// The target of the log lines that say which link carries a session.
-pub const LINKS: &str = "inp2p_core::agent::links";
 /// The file that holds the pinned keys; see [`Action::Save`].
 pub const PINS_FILE: &str = "inp2pc.pins.json";
 /// How many peers the server is asked for at a time: what a node with a thousand forwards sends, and gets
@@ -608,18 +375,6 @@ pub const PINS_FILE: &str = "inp2pc.pins.json";
 const MAX_WISHES: usize = 32;
 /// How many forwards a node may have, pushed ones included: each is a listener and a line of `status`.
 pub const MAX_FORWARDS: usize = 1024;
-/// How long the report and the first wishes of a connection wait for the prober, which began before the login and needs one
-/// round trip: where UDP is blocked it says nothing for longer.
-const NAT_PATIENCE: Duration = Duration::from_millis(500);
-/// When it is looked at how far a NAT has counted in an attempt that has just begun: behind its first row of sockets,
-/// and before a wish that overtakes it.
-const FIRST_ROW: Duration = Duration::from_millis(500);
-/// When a report that was refused is made again.
-const REPORT_RETRY: Duration = Duration::from_secs(10);
-/// How many bytes the peers' names may take in a report: with the rest it stays within a message's bound.
-const REPORT_NAMES: usize = 56 * 1024;
-/// What MessagePack adds to a name.
-const NAME_OVERHEAD: usize = 3;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::forwards::{Pushed, Waiter, own};
 use super::io::Action;
 use super::peer::Basis;
-use super::{Agent, FIRST_ROW, Phase, relay};
+use super::{Agent, Phase, relay};
 use crate::ids::{ConnId, PeerName, PublicKey};
 use crate::nat::NatReport;
 use crate::path::{Rung, RungSet};
@@ -197,3 +197,6 @@ fn tcp_in(at_ms: Option<u64>, server_time: Option<Duration>) -> Option<Duration>
 
 /// As long as an attempt may wait for the common instant.
 const MAX_TCP_IN: Duration = Duration::from_secs(2);
+/// When it is looked at how far a NAT has counted in an attempt that has just begun: behind its first row of sockets,
+/// and before a wish that overtakes it.
+const FIRST_ROW: Duration = Duration::from_millis(500);

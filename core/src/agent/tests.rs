@@ -5,11 +5,13 @@ mod better;
 mod guesses;
 mod relay;
 
+use super::io::SessionNews;
 use super::*;
 use crate::ids::AttemptId;
-use crate::path::{Rung, Verdict};
+use crate::path::{Outcome, Rung, Verdict};
 use crate::server::io::{AdminReply, AdminRequest};
 use crate::status::PeerState;
+use crate::wire::message::MAX_PEERS;
 use crate::world::{DELAY, Setup, World, key, outcome, secs};
 
 fn state(world: &World, node: usize, peer: &str) -> Option<PeerState> {

@@ -24,6 +24,7 @@ mod carrier;
 mod control;
 mod datagrams;
 mod distrust;
+mod io;
 mod lane;
 mod life;
 mod nomination;
@@ -31,6 +32,7 @@ mod opening;
 mod punching;
 mod race;
 mod relay;
+mod tcp;
 #[cfg(test)]
 mod tests;
 
@@ -43,95 +45,20 @@ use smallvec::SmallVec;
 
 pub use self::attempt::Attempt;
 use self::attempt::Run;
-use self::carrier::{Carrier, Slot, Stage, Tcp};
+use self::carrier::{Carrier, Slot, Stage};
 use self::control::{BadControl, Control};
 pub use self::datagrams::UdpRoute;
 use self::distrust::Distrust;
+pub use self::io::{Action, LinkId, SessionConfig};
 use self::lane::Lane;
 use self::nomination::Nomination;
 use crate::agent::io::SessionNews;
-use crate::ids::{AttemptId, PublicKey, SockId};
-use crate::link::udp::Transmit;
-use crate::link::{LinkError, LinkKeys, MAX_RECORD, Preface, Role, TcpLink, UdpError};
-use crate::mux::{self, Decoder, Mux, Violation};
+use crate::ids::{AttemptId, PublicKey};
+use crate::link::{LinkError, MAX_RECORD, Role, UdpError};
+use crate::mux::{self, Mux, Violation};
 use crate::path::{Candidate, CandidateKind, Transport};
 use crate::punch::tcp::From;
-use crate::relay::DialError;
 use crate::rng::Rng;
-
-/// A link of this session, named by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u32);
-
-/// What the driver has to do.
-#[derive(Debug)]
-pub enum Action {
-    /// Connect by TCP; then [`Session::connected`] or [`Session::closed`].
-    Dial {
-        /// The link that comes of it.
-        link: LinkId,
-        /// Where to.
-        to: SocketAddr,
-        /// From which port.
-        from: From,
-    },
-    /// Connect to the server's relay inside a WebSocket; then [`Session::connected`] or [`Session::closed`].
-    DialServer {
-        /// The link that comes of it.
-        link: LinkId,
-    },
-    /// Let datagrams come to a link over UDP.
-    Route(UdpRoute),
-    /// A link over UDP is over. Send these last datagrams.
-    Unroute {
-        /// What led to it.
-        route: UdpRoute,
-        /// What to send, as it goes.
-        farewell: Option<(Transmit, Vec<u8>)>,
-    },
-    /// Open a further UDP socket for a link; then [`Session::opened`].
-    OpenSocket {
-        /// Which.
-        link: LinkId,
-        /// At which port; none for any.
-        port: Option<u16>,
-    },
-    /// Close such a socket.
-    CloseSocket(SockId),
-    /// Write these last bytes, as far as they go at once, and close.
-    Close {
-        /// Which.
-        link: LinkId,
-        /// What to write behind whatever has not been written yet.
-        farewell: Vec<u8>,
-        /// Whether the close is to be a reset: the same two ports may have to meet again at once, which they could
-        /// not for a minute after an orderly end (RFC 9293 section 3.6.1).
-        reset: bool,
-    },
-    /// Tell the agent.
-    News(SessionNews),
-    /// The peer is leaving in order, and says why.
-    PeerLeaving(String),
-}
-
-/// Who the two are.
-#[derive(Debug, Clone)]
-pub struct SessionConfig {
-    /// This node's keys.
-    pub keys: LinkKeys,
-    /// This node's identity.
-    pub own: PublicKey,
-    /// The peer's identity: every link must prove it.
-    pub peer: PublicKey,
-    /// Random, one a process.
-    pub instance: [u8; 16],
-    /// Counts the sessions of this process.
-    pub number: u64,
-    /// The socket by which links over UDP are tried for; none for none of these.
-    pub socket: Option<SockId>,
-    /// 32 fresh secret bytes.
-    pub seed: [u8; 32],
-}
 
 /// The machine.
 pub struct Session {
@@ -296,140 +223,9 @@ impl Session {
         self.doubt(now);
     }
 
-    /// A dial succeeded.
-    pub fn connected(&mut self, now: Instant, link: LinkId) {
-        if let Err(error) = self.open(now, link) {
-            self.end(now, link, &error.to_string());
-        }
-    }
-
-    /// A connection came in that opens with the preface of one of this session's attempts. None turns it away.
-    pub fn accepted(&mut self, now: Instant, preface: &Preface, remote: SocketAddr) -> Option<LinkId> {
-        let run = self.runs.iter().find(|run| run.id() == preface.attempt)?;
-        if self.links.len() >= MAX_LINKS || !preface.proves(&run.attempt.punch_key, self.role.other()) {
-            return None;
-        }
-        let direct = run.attempt.is_host(Transport::Tcp, remote);
-        let link = self.add_slot(now, preface.attempt, Some(remote), Carrier::Dialled);
-        let opened = self.open(now, link).and_then(|()| match self.slot_mut(link) {
-            Some(Slot { carrier: Carrier::Tcp(tcp), direct: seen, .. }) => {
-                *seen = direct;
-                tcp.link.preface(preface)
-            }
-            Some(_) | None => Ok(()),
-        });
-        if opened.is_err() {
-            self.links.retain(|slot| slot.id != link);
-            return None;
-        }
-        Some(link)
-    }
-
     /// The connection could not be made, or ended, or failed.
     pub fn closed(&mut self, now: Instant, link: LinkId, reason: &str) {
         self.end(now, link, reason);
-    }
-
-    /// Takes bytes that came over a link; how many of them are done with. The rest, which is less than a
-    /// record, must be offered again with more behind it.
-    pub fn receive(&mut self, now: Instant, link: LinkId, input: &mut [u8]) -> usize {
-        match self.at_the_door(now, link, input) {
-            Ok((used, false)) => used,
-            Ok((used, true)) => {
-                let rest = input.get_mut(used..).unwrap_or_default();
-                used + self.receive_from_peer(now, link, rest)
-            }
-            Err(error) => {
-                self.turned_away(now, link, &error);
-                input.len()
-            }
-        }
-    }
-
-    /// Takes what a relay says on a connection to one: how much of `input` that was, and whether the rest is the
-    /// peer's.
-    fn at_the_door(&mut self, now: Instant, link: LinkId, input: &[u8]) -> Result<(usize, bool), DialError> {
-        let Some(slot) = self.links.iter_mut().find(|slot| slot.id == link) else { return Ok((0, true)) };
-        let Carrier::Tcp(tcp) = &mut slot.carrier else { return Ok((0, true)) };
-        let Some(door) = &mut tcp.door else { return Ok((0, true)) };
-        let (used, through) = door.receive(now, input, &mut tcp.early)?;
-        if through {
-            tcp.door = None;
-        }
-        if used > 0 {
-            self.entered(now, link);
-        }
-        Ok((used, through))
-    }
-
-    fn receive_from_peer(&mut self, now: Instant, link: LinkId, input: &mut [u8]) -> usize {
-        let Self { links, nomination, .. } = self;
-        let slot = links.iter_mut().find(|slot| slot.id == link);
-        let Some(Slot { carrier: Carrier::Tcp(tcp), stage, direct, doubted, .. }) = slot else {
-            return input.len();
-        };
-        *doubted = false;
-        let Tcp { link: tls, decoder, lane, early, .. } = &mut **tcp;
-        let mut ending = None;
-        let received = tls.receive(input, early, &mut |bytes| {
-            if ending.is_none() {
-                ending = lane.take(now, link, decoder, bytes, nomination).err();
-            }
-        });
-        if *stage == Stage::Handshake && tls.is_up() {
-            *stage = Stage::Greeted;
-            lane.say(&nomination.hello(*direct));
-        }
-        let used = match received {
-            Ok(used) => used,
-            Err(error) => {
-                ending.get_or_insert(Ending::Link(error));
-                input.len()
-            }
-        };
-        self.greeted(now, link);
-        self.settle(now);
-        if let Some(ending) = ending {
-            let by_peer = ending == Ending::Link(LinkError::Closed);
-            self.end_by(now, link, &ending.to_string(), by_peer);
-        }
-        used
-    }
-
-    /// Appends what is to be written to a link's connection, until `out` holds `limit` bytes or more.
-    pub fn transmit(&mut self, now: Instant, link: LinkId, out: &mut Vec<u8>, limit: usize) {
-        let Self { links, nomination, record, .. } = self;
-        let slot = links.iter_mut().find(|slot| slot.id == link);
-        let Some(Slot { carrier: Carrier::Tcp(tcp), .. }) = slot else { return };
-        let Tcp { link: tls, lane, early, .. } = &mut **tcp;
-        out.append(early);
-        if !tls.is_up() {
-            return;
-        }
-        let mut error = None;
-        while out.len() < limit {
-            let mut n = lane.fill(now, &mut record[..]);
-            // Never ahead of what this link itself has yet to say: the peer takes no frame of a stream before
-            // it has the whole of this side's RESUME.
-            let room = record.len() - n >= mux::MIN_TRANSMIT && !lane.wants_transmit();
-            if nomination.carries(link) && room {
-                let streams = nomination.mux.transmit(now, &mut record[n..]);
-                if streams > 0 {
-                    lane.sent_data(now);
-                }
-                n += streams;
-            }
-            if n == 0 {
-                break;
-            }
-            if let Err(failed) = tls.seal(&record[..n], out) {
-                error = Some(failed);
-                break;
-            }
-        }
-        if let Some(error) = error {
-            self.end(now, link, &error.to_string());
-        }
     }
 
     /// Whether there is something to send over this link.
@@ -577,22 +373,6 @@ impl Session {
             carrier,
         });
         id
-    }
-
-    /// A TCP connection is up.
-    fn open(&mut self, now: Instant, link: LinkId) -> Result<(), LinkError> {
-        let Self { links, runs, config, role, .. } = self;
-        let Some(slot) = links.iter_mut().find(|slot| slot.id == link) else { return Ok(()) };
-        let Some(run) = runs.iter().find(|run| run.id() == slot.attempt) else {
-            return Err(LinkError::Preface);
-        };
-        let mut early = Vec::new();
-        let punch_key = &run.attempt.punch_key;
-        let link = TcpLink::new(&config.keys, *role, &config.peer, slot.attempt, punch_key, &mut early)?;
-        let door = slot.enter(now, (&config.keys, config.own, config.peer), &mut early);
-        let (decoder, lane) = (Decoder::new(), Lane::new(now));
-        slot.carrier = Carrier::Tcp(Box::new(Tcp { link, decoder, lane, early, door }));
-        Ok(())
     }
 }
 

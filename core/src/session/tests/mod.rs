@@ -9,7 +9,9 @@ mod wiring;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::link::preface;
+use crate::ids::SockId;
+use crate::link::udp::Transmit;
+use crate::link::{LinkKeys, Preface, preface};
 use crate::mux::{Event, Key, Protocol};
 use crate::nat::NatReport;
 use crate::path::{Candidate, CandidateKind, Rung, RungSet, Verdict};
