@@ -173,9 +173,10 @@ bench *arguments:
 sim seeds="2000":
     cargo run -q --release --locked -p inp2p-sim --bin sim -- sweep {{seeds}}
 
-# How often, how soon and with how many probes each pair of NATs is punched, on lines that lose nothing, 5 and 20 %.
-sim-punching seeds="100":
-    cargo run -q --release --locked -p inp2p-sim --bin sim -- punching {{seeds}}
+# How often, how soon and with how many probes each pair of NATs is punched, on lines that lose nothing, 5 and 20 %; or
+# those pairs that the NAT of that name is one of.
+sim-punching seeds="100" nat="":
+    cargo run -q --release --locked -p inp2p-sim --bin sim -- punching {{seeds}} {{nat}}
 
 # Sweeps flows whose links die, in all the ways there are, and says how long they stood still.
 sim-deaths seeds="10000" first="0":

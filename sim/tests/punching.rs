@@ -52,6 +52,20 @@ fn random_ports_are_guessed_within_ten_seconds_and_the_budget() {
     assert!(late.is_empty(), "{late:?}");
 }
 
+/// Seeds with which one side heard of the attempt a second after the other, whose probes had taken by then what they
+/// were to find.
+#[test]
+fn nats_that_take_what_comes_early_are_passed_though_one_side_is_late() {
+    for (peer, seeds) in [("bare", &[1, 23, 41, 62, 77][..]), ("cgnat", &[41, 64])] {
+        for seed in seeds {
+            let line = format!("seed {seed}; node bare loss 106; node {peer} loss 106; forward 0 1");
+            let met = met(&line).remove(0);
+            let reached = met.reached(Rung::UdpPunch);
+            assert!(reached.is_some_and(|time| time <= TEN_SECONDS), "{line}: {met:?}");
+        }
+    }
+}
+
 /// Seeds with which an attempt began before a NAT had been measured, or came after one that had taken up ports, or
 /// lost all probes but those of the handshake.
 #[test]

@@ -67,7 +67,7 @@ fn a_line_that_names_what_is_not_there_is_refused() {
     assert_eq!(refused("node open; node open; forward 0 2"), "no forward leads from 0 to 2");
     assert_eq!(refused("node open; node with 0"), "node 1 cannot live with node 0");
     assert_eq!(refused("node opne; node open"), {
-        let known = "open, full-cone, address-restricted, port-restricted, symmetric-sequential, \
+        let known = "open, full-cone, address-restricted, port-restricted, bare, symmetric-sequential, \
                      symmetric-random, cgnat, udp-blocked, only-443";
         format!("\"node opne\": \"opne\" is no NAT; there are {known}")
     });
