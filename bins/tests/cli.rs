@@ -91,6 +91,7 @@ fn wrong_usage_is_one_line_and_code_2() {
         (with(&["-server-ca", "none.pem"]), "-server-ca: cannot read none.pem: no such file or directory"),
         (with(&["-token-file", "none"]), "-token and -token-file: give one of them"),
         (inp2ps(&lab, &[]), "no token: give -token-file FILE or -token TOKEN"),
+        (inp2ps(&lab, &["-token-file", "/dev/null"]), "-token-file: /dev/null holds no token"),
         (inp2ps(&lab, &["-token", "1", "-ws-port", "x"]), "-ws-port x: not a port"),
         (inp2ps(&lab, &["-token", "1", "-token", "2"]), "-token: user default has a token already"),
         (inp2ps(&lab, &["-token", "a b=1"]), "-token: what is before the = is not a user's name"),
@@ -379,6 +380,15 @@ fn status_says_when_no_client_runs() {
         1,
         "no client runs behind stale.sock",
     );
+}
+
+#[test]
+fn a_client_that_hangs_is_told_from_one_that_does_not_run() {
+    let lab = Lab::new("hangs");
+    let path = lab.path("hangs.sock");
+    let _hangs = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let ran = inp2pc(&lab, &["status", "-control", "hangs.sock"]);
+    assert_refused(&ran, 1, "no answer from hangs.sock: the client behind it has said nothing for 5 s");
 }
 
 #[test]

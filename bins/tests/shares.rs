@@ -38,6 +38,9 @@ fn a_shared_node_is_reached_for_its_targets_alone_and_revoking_ends_its_streams(
 
     let (status, body) = server.rest(&lab, "PUT", SHARE, &format!("[\"{echoing}\"]"));
     assert_eq!((status, body.as_str()), (200, "{}"));
+    let listed =
+        format!(r#"{{"shares":[{{"node":"b","targets":["{echoing}"],"to":"alice","user":"bob"}}]}}"#);
+    assert_eq!(server.rest(&lab, "GET", "/shares", ""), (200, listed));
     shared(&a);
     let mut open = a.connect();
     echo(&mut open, b"across users").unwrap();

@@ -149,11 +149,11 @@ pub struct PeerStatus {
     pub via: Option<String>,
     /// The address at the link's other end.
     pub remote: Option<SocketAddr>,
-    /// The smoothed round-trip time of the link.
+    /// The smoothed round-trip time of the link, in milliseconds; none without a link, or until it is measured.
     pub rtt_ms: Option<f64>,
-    /// Stream bytes that went out.
+    /// Payload bytes of streams that went out, each counted once.
     pub bytes_sent: u64,
-    /// Stream bytes that came in.
+    /// Payload bytes of streams that came in.
     pub bytes_received: u64,
     /// Open streams.
     pub streams: u64,
@@ -184,7 +184,7 @@ pub struct ForwardStatus {
     pub error: Option<String>,
     /// Connections that are open.
     pub active: u64,
-    /// Connections so far.
+    /// Connections so far, those included.
     pub total: u64,
     /// Bytes from local programs to the target.
     pub bytes_sent: u64,
@@ -200,16 +200,16 @@ pub struct RelayStatus {
     /// Whether it serves all users.
     #[serde(rename = "super")]
     pub super_relay: bool,
-    /// Its port.
+    /// Its TCP port.
     pub port: u16,
     /// Whether the server could reach it.
     pub reachable: bool,
     /// Why not.
     pub reason: Option<String>,
-    /// How many sessions it carries.
+    /// How many pairs of nodes it carries now.
     pub sessions: u64,
-    /// How many bytes it has carried.
+    /// How many bytes it has carried since it started.
     pub bytes: u64,
-    /// Its limit.
+    /// What those whom it relays for share, in Mbit/s; 0 for no limit.
     pub limit_mbps: u32,
 }

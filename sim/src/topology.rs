@@ -58,15 +58,8 @@ impl World {
         let host = self.host(name);
         let place = self.place(name, number, nats, line, v6);
         let addresses: Vec<&str> = place.addresses.iter().map(String::as_str).collect();
-        self.attach(host, place.network, &addresses, place.link);
-        Home {
-            host,
-            network: place.network,
-            carrier: place.carrier,
-            gateways: place.gateways,
-            public: public(number),
-            prefix: v6.then(|| prefix(number)),
-        }
+        self.attach(host, place.network, &addresses, place.link.clone());
+        place.home_of(host, number, v6)
     }
 
     /// One more host in a house; `number` tells it from the others there.
@@ -122,21 +115,14 @@ impl World {
     ) -> Home {
         let place = self.place(name, number, nats, line, false);
         let interface = "eth0".to_owned();
-        self.inject(Fault::Links { host, interface: interface.clone(), config: place.link });
+        self.inject(Fault::Links { host, interface: interface.clone(), config: place.link.clone() });
         self.inject(Fault::Roam {
             host,
             interface,
             network: Some(place.network),
-            addresses: place.addresses,
+            addresses: place.addresses.clone(),
         });
-        Home {
-            host,
-            network: place.network,
-            carrier: place.carrier,
-            gateways: place.gateways,
-            public: public(number),
-            prefix: None,
-        }
+        place.home_of(host, number, false)
     }
 
     fn place(&self, name: &str, number: u16, nats: Vec<NatConfig>, line: LinkConfig, v6: bool) -> Place {
@@ -178,6 +164,20 @@ impl World {
         debug_assert_eq!(nested, carrier.is_some());
         let link = if gateways.is_empty() { line } else { LinkConfig::lan() };
         Place { network: outside.0, carrier, gateways, addresses: outside.1, link }
+    }
+}
+
+impl Place {
+    /// What there is of it for `host`, the place being that of this number.
+    fn home_of(self, host: HostId, number: u16, v6: bool) -> Home {
+        Home {
+            host,
+            network: self.network,
+            carrier: self.carrier,
+            gateways: self.gateways,
+            public: public(number),
+            prefix: v6.then(|| prefix(number)),
+        }
     }
 }
 

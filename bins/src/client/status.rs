@@ -39,8 +39,19 @@ pub fn fetch(socket: &Path) -> Result<(Status, String), Failure> {
         .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
         .and_then(|()| stream.write_all(REQUEST))
         .and_then(|()| stream.take(MAX_ANSWER).read_to_end(&mut answer));
-    exchange
-        .map_err(|error| Failure::Failed(format!("no answer from {shown}: {}", files::reason(&error))))?;
+    exchange.map_err(|error| {
+        let reason = match error.kind() {
+            // What a read is told whose time is over.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!(
+                    "the client behind it has said nothing for {} s: it hangs or is stopped",
+                    PATIENCE.as_secs()
+                )
+            }
+            _ => files::reason(&error),
+        };
+        Failure::Failed(format!("no answer from {shown}: {reason}"))
+    })?;
     let strange = |what: &str| Failure::Failed(format!("{shown} does not answer as inp2pc does: {what}"));
     let answer = String::from_utf8(answer).map_err(|_| strange("not UTF-8"))?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| strange("not HTTP"))?;

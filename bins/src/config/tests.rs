@@ -58,8 +58,11 @@ fn refusal(name: &str, content: &str) -> String {
 
 #[test]
 fn the_documented_file_is_read() {
-    let config = load("whole", WHOLE).unwrap();
-    assert_eq!(config.server.host.as_deref(), Some("example.org"));
+    let page = include_str!("../../../docs/deployment.md");
+    let (_, block) = page.split_once("```json\n").unwrap();
+    let (file, _) = block.split_once("```").unwrap();
+    let config = load("documented", file).unwrap();
+    assert_eq!(config.server.host.as_deref(), Some("your-server.com"));
     assert_eq!(config.relay.enabled, Some(true));
     let forwards = config.forwards();
     assert_eq!(forwards[0].name, "ssh");

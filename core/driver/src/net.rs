@@ -278,8 +278,17 @@ pub trait ListenIo: Send + Unpin + 'static {
 /// A timer that can be set anew at any time.
 pub trait TimerIo: Send + Unpin + 'static {
     /// Ready once `at` has come, however often it is asked; never for `None`. The waker of the latest call is woken at
-    /// `at`; asking again with the same instant costs nothing. Whoever asks decides by the clock, not by this answer, what has expired.
+    /// `at`; asking again with the same instant costs nothing. Whoever asks decides by the clock, not by this answer,
+    /// what has expired.
     fn poll_at(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()>;
+
+    /// Has the task polled again at `at`, if not before; at once if that has come. For one that is about to return
+    /// [`Poll::Pending`].
+    fn wake_at(&mut self, cx: &mut Context<'_>, at: Option<Instant>) {
+        if self.poll_at(cx, at).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
 }
 
 /// The few small files of a program: keys, pins, state. Names have no folder in them.

@@ -146,9 +146,7 @@ impl<N: Net> Task<N> {
             }
             if !worked {
                 let at = self.prober.deadline().map(|(at, _)| at);
-                if self.timer.poll_at(cx, at).is_ready() {
-                    cx.waker().wake_by_ref();
-                }
+                self.timer.wake_at(cx, at);
                 return Poll::Pending;
             }
         }

@@ -87,8 +87,9 @@ pub async fn start<N: Net>(net: N, setup: ServerSetup) -> Result<ServerHandle, S
             .map_err(|error| StartError::Config(error.to_string()))?,
         trusted_proxies: setup.trusted_proxies,
     };
-    let load =
-        |file: &'static str| store.load(file).map_err(|error| StartError::Config(format!("{file}: {error}")));
+    let load = |file: &'static str| {
+        store.load(file).map_err(|error| StartError::Config(cannot("read", file, &error)))
+    };
     let [nodes, shares, secrets] = [load(STATE_FILE)?, load(SHARES_FILE)?, load(SECRETS_FILE)?];
     let saved = Saved { nodes: nodes.as_deref(), shares: shares.as_deref(), secrets: secrets.as_deref() };
     let (now, unix) = (net.now(), net.unix_now());
@@ -240,9 +241,7 @@ impl<N: Net> Control<N> {
             self.act();
             if !worked {
                 let deadline = self.server.deadline().map(|(deadline, _)| deadline);
-                if self.timer.poll_at(cx, deadline).is_ready() {
-                    cx.waker().wake_by_ref();
-                }
+                self.timer.wake_at(cx, deadline);
                 return Poll::Pending;
             }
         }
@@ -326,17 +325,24 @@ impl<N: Net> Control<N> {
 /// The server's identity, made at the first start.
 fn load_identity<N: Net>(net: &N, store: &dyn Store) -> Result<Identity, StartError> {
     let bad = |error: &dyn fmt::Display| StartError::Config(format!("{IDENTITY_FILE}: {error}"));
-    match store.load(IDENTITY_FILE).map_err(|error| bad(&error))? {
+    let stored = store.load(IDENTITY_FILE);
+    match stored.map_err(|error| StartError::Config(cannot("read", IDENTITY_FILE, &error)))? {
         Some(content) => {
             let text = std::str::from_utf8(&content).map_err(|error| bad(&error))?;
             Identity::from_file(text).map_err(|error| bad(&error))
         }
         None => {
             let identity = Identity::from_seed(net.seed());
-            store.save(IDENTITY_FILE, identity.to_file().as_bytes()).map_err(|error| bad(&error))?;
+            let saved = store.save(IDENTITY_FILE, identity.to_file().as_bytes());
+            saved.map_err(|error| StartError::Config(cannot("write", IDENTITY_FILE, &error)))?;
             Ok(identity)
         }
     }
+}
+
+/// Why a file of the store cannot be had.
+fn cannot(what: &str, file: &str, error: &io::Error) -> String {
+    format!("cannot {what} {file} in the folder of -data: {}", words::in_words(error))
 }
 
 /// The STUN sockets, bound.

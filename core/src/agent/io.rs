@@ -277,7 +277,8 @@ pub enum Exit {
     /// As asked.
     #[error("stopped")]
     Stopped,
-    /// The server refused the first login, or its identity is not the pinned one: running on would not help.
+    /// The server refused the first login, or its identity is not the pinned one: running on would not help. Or the
+    /// node failed.
     #[error("{0}")]
     Refused(String),
 }

@@ -111,6 +111,9 @@ impl Agent {
     ///
     /// `pins` is the content of [`PINS_FILE`], where there is one; `seed` is 32 fresh secret bytes; `unix` is
     /// the wall clock, since 1970, at `now`.
+    ///
+    /// # Errors
+    /// If the forwards contradict each other or the node, or the pin file cannot be read.
     pub fn new(
         mut config: AgentConfig,
         pins: Option<&[u8]>,

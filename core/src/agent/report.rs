@@ -25,6 +25,11 @@ impl Reporting {
     pub(super) fn change(&mut self, now: Instant) {
         self.due = Some(self.due.map_or(now, |due| due.min(now)));
     }
+
+    /// Whether there is more to say than the server has confirmed.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.under_way || self.due.is_some_and(|due| due <= now)
+    }
 }
 
 impl Agent {

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::forwards::{Pushed, Waiter, own};
 use super::io::Action;
+use super::peer::Basis;
 use super::{Agent, Phase, relay};
 use crate::ids::{ConnId, PeerName, PublicKey};
-use crate::path::RungSet;
+use crate::nat::NatReport;
+use crate::path::{Rung, RungSet};
 use crate::punch::Effort;
-use crate::punch::tcp::COMMON_DELAY;
+use crate::punch::tcp::{COMMON_DELAY, may_meet};
 use crate::session::Attempt;
 use crate::wire::message::{
     Code, PeerOnline, PeerOnlineReply, PunchStart, PunchStartReply, PushForward, PushForwardReply, Refused,
@@ -94,10 +96,11 @@ impl Agent {
         let Some((peer, _)) = self.peers.enter(&name) else {
             return Err(Refused::new(Code::Busy, "this node has as many peers as it can"));
         };
+        let no_instant = start.tcp_at_ms.is_none() && rungs.contains(Rung::TcpPunch);
+        let basis = basis((&self.nat.report, &start.nat), no_instant, self.report.is_late(now));
         let targets = relay::limits(&name, start.targets);
         peer.restrict(targets.clone().unwrap_or_default());
-        let blind = !(self.nat.report.is_settled() && start.nat.is_settled());
-        if peer.start(now, start.attempt, start.key, (rungs, blind)) {
+        if peer.start(now, start.attempt, start.key, (rungs, basis)) {
             self.counters.attempts += 1;
             tracing::debug!(peer = %name, attempt = ?start.attempt, asked = start.asked, "attempt begins");
             let server_time = self.signal.clock().unix(now);
@@ -166,6 +169,20 @@ impl Agent {
             }
             Err(refused) => self.refuse(conn, envelope.request, &refused),
         }
+    }
+}
+
+/// What an attempt is planned by; `late` if the server did not know all of the own report. TCP counts where nothing
+/// may come of UDP: it is measured last, and without it the server names no instant.
+fn basis((own, peer): (&NatReport, &NatReport), no_instant: bool, late: bool) -> Basis {
+    let is_settled = own.is_settled() && peer.is_settled();
+    let open = |side: &NatReport| [side.udp4, side.udp6].into_iter().flatten().any(|part| !part.blocked);
+    if is_settled && ((open(own) && open(peer)) || !no_instant) {
+        Basis::Sound
+    } else if late && no_instant && may_meet(own, peer) {
+        Basis::Old
+    } else {
+        Basis::Blind
     }
 }
 

@@ -268,15 +268,8 @@ impl Signal {
         request: &R,
         out: &mut VecDeque<Action>,
     ) -> bool {
-        match &mut self.state {
-            State::Online(online) => online.ask(now, asked, request, out),
-            State::Waiting { .. }
-            | State::Opening { .. }
-            | State::Hello { .. }
-            | State::Proof { .. }
-            | State::Leaving(..)
-            | State::Ended => false,
-        }
+        let State::Online(online) = &mut self.state else { return false };
+        online.ask(now, asked, request, out)
     }
 
     /// Answers a request of the server, if it came over the connection that is there.
@@ -376,15 +369,8 @@ impl Signal {
 
     /// The address and port of the signalling connection's other end, while the node is logged in.
     pub(super) fn remote(&self) -> Option<SocketAddr> {
-        match &self.state {
-            State::Online(online) => Some(online.remote),
-            State::Waiting { .. }
-            | State::Opening { .. }
-            | State::Hello { .. }
-            | State::Proof { .. }
-            | State::Leaving(..)
-            | State::Ended => None,
-        }
+        let State::Online(online) = &self.state else { return None };
+        Some(online.remote)
     }
 
     pub(super) fn is_leaving(&self) -> bool {

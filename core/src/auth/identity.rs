@@ -43,6 +43,9 @@ impl Identity {
     }
 
     /// Reads the content of a key file.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to do.
     pub fn from_file(content: &str) -> Result<Self, BadIdentity> {
         let line = content.trim_ascii_end();
         if line.is_empty() {

@@ -74,7 +74,11 @@ impl Opener {
         Self { cipher: ChaCha20Poly1305::new(key.into()), count: 0, failed: None }
     }
 
-    /// The plain text of the next message. A failure is final.
+    /// The plain text of the next message.
+    ///
+    /// # Errors
+    /// If it is not the next message of its sender, is longer than [`MAX_SEALED`], or the channel is used up; the same
+    /// error at every later call.
     pub fn open(&mut self, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
         if let Some(error) = self.failed {
             return Err(error);

@@ -40,6 +40,9 @@ impl Token {
     /// The token of a user name and password: CRC-64/GO-ISO over the name, then the password.
     ///
     /// There is no separator, because the original has none: `ab` with `c` and `a` with `bc` are the same.
+    ///
+    /// # Errors
+    /// [`BadToken::DerivedZero`], for one pair of 2^64.
     pub fn derive(user: &str, password: &str) -> Result<Self, BadToken> {
         let mut digest = CRC.digest();
         digest.update(user.as_bytes());

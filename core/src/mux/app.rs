@@ -72,6 +72,9 @@ pub enum OpenError {
 
 impl Mux {
     /// Opens a stream to `target`. It goes into a link when its turn comes; bytes may be put in at once.
+    ///
+    /// # Errors
+    /// If the target is longer than [`MAX_TARGET`], or the session has no room or no id for another stream.
     pub fn open(&mut self, protocol: Protocol, target: &str) -> Result<Key, OpenError> {
         if target.len() > MAX_TARGET {
             return Err(OpenError::TargetTooLong(target.len()));

@@ -10,6 +10,9 @@ use super::{MAX_ID, Mux, Protocol, Violation};
 impl Mux {
     /// Takes in a frame. The link's own frames (stream 0, PING, PONG) are passed over. Without a link all
     /// frames are: they come from one that is not in use any more.
+    ///
+    /// # Errors
+    /// The rule that the peer breaks with it; the link that it came on is to end.
     pub fn receive(&mut self, now: Instant, frame: Frame<'_>) -> Result<(), Violation> {
         if !self.attached {
             return Ok(());

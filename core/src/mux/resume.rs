@@ -77,7 +77,7 @@ pub struct ResumeStream {
     pub received: u64,
     /// Whether that includes the FIN.
     pub fin: bool,
-    /// Up to which offset this side takes bytes.
+    /// Up to which offset this side takes bytes, counted from the stream's first.
     pub limit: u64,
 }
 

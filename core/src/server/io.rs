@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{ConnId, NodeName, PublicKey, UserName};
 use crate::tunnel::AllowRule;
@@ -142,6 +142,8 @@ pub enum AdminRequest {
     },
     /// `GET /relays`
     Relays,
+    /// `GET /shares`
+    Shares,
     /// `PUT /shares/{user}/{node}/{to-user}`, and `DELETE`
     Share {
         /// Whose node.
@@ -170,6 +172,8 @@ pub enum AdminReply {
     Listening(String),
     /// All nodes that relay.
     Relays(Vec<RelayView>),
+    /// All shares.
+    Shares(Vec<ShareView>),
     /// Figures, in the text format of Prometheus.
     Metrics(String),
 }
@@ -236,6 +240,20 @@ pub struct RelayView {
     pub bytes: u64,
     /// Where it answers STUN, as the server found.
     pub stun: Vec<SocketAddr>,
+}
+
+/// A share, as the REST interface and the file show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareView {
+    /// Whose node.
+    pub user: UserName,
+    /// Which node.
+    pub node: NodeName,
+    /// The user whose nodes may reach it.
+    pub to: UserName,
+    /// What they may reach.
+    pub targets: Vec<AllowRule>,
 }
 
 /// A key that serialises as text, in every format.

@@ -134,6 +134,9 @@ pub struct Saved<'a> {
 impl Server {
     /// A server with nobody on it yet. `seed` is 32 fresh secret bytes; `unix` is the wall clock, since 1970,
     /// at `now`.
+    ///
+    /// # Errors
+    /// Which of the saved contents cannot be read, and what to do.
     pub fn new(
         config: ServerConfig,
         saved: Saved<'_>,

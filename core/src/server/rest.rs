@@ -30,6 +30,7 @@ impl Server {
                 }
             }
             AdminRequest::Relays => Ok(AdminReply::Relays(self.relays.views())),
+            AdminRequest::Shares => Ok(AdminReply::Shares(self.shares.views())),
             AdminRequest::Share { user, node, to, targets } => {
                 self.share(now, &NodeId { user, node }, &to, targets)
             }

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::io::ShareView;
 use super::{NodeId, StateError};
-use crate::ids::{NodeName, UserName};
+use crate::ids::UserName;
 use crate::tunnel::AllowRule;
 use crate::wire::codec;
 use crate::wire::message::{MAX_SHARE_BYTES, MAX_SHARES, MAX_TARGETS, PushShares, Share, Targets};
@@ -27,16 +28,7 @@ pub(super) struct Shares {
 #[serde(deny_unknown_fields)]
 struct File {
     version: u32,
-    shares: Vec<Entry>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    user: UserName,
-    node: NodeName,
-    to: UserName,
-    targets: Vec<AllowRule>,
+    shares: Vec<ShareView>,
 }
 
 impl Shares {
@@ -49,7 +41,7 @@ impl Shares {
         if file.version != VERSION {
             return Err(bad(format!("version {}, this server reads {VERSION}", file.version)));
         }
-        for Entry { user, node, to, targets } in file.shares {
+        for ShareView { user, node, to, targets } in file.shares {
             let name = NodeId { user, node };
             shares.put(&name, &to, targets).map_err(|error| bad(format!("{name}: {error}")))?;
         }
@@ -106,17 +98,22 @@ impl Shares {
         removed
     }
 
-    /// The content to write.
-    pub(super) fn content(&self) -> Vec<u8> {
-        let entries = self.nodes.iter().flat_map(|(name, users)| {
-            users.iter().map(|(to, targets)| Entry {
+    /// All of them, as they are shown.
+    pub(super) fn views(&self) -> Vec<ShareView> {
+        let views = self.nodes.iter().flat_map(|(name, users)| {
+            users.iter().map(|(to, targets)| ShareView {
                 user: name.user.clone(),
                 node: name.node.clone(),
                 to: to.clone(),
                 targets: targets.0.clone(),
             })
         });
-        let file = File { version: VERSION, shares: entries.collect() };
+        views.collect()
+    }
+
+    /// The content to write.
+    pub(super) fn content(&self) -> Vec<u8> {
+        let file = File { version: VERSION, shares: self.views() };
         #[expect(clippy::expect_used, reason = "memory takes every write, and the map has text for keys")]
         serde_json::to_vec_pretty(&file).expect("shares can be encoded")
     }

@@ -172,6 +172,9 @@ impl Responder {
 
 /// How many bytes the STUN message at the start of a TCP stream has, header included (RFC 8489 section
 /// 6.2.2). It is there once `received` has as many.
+///
+/// # Errors
+/// If it does not begin as one does, or is longer than [`MAX_REQUEST`].
 pub fn message_length(received: &[u8]) -> Result<usize, NotStun> {
     use stun_types::message::StunParseError::Truncated;
 

@@ -57,6 +57,9 @@ pub enum Malformed {
 }
 
 /// Reads a body.
+///
+/// # Errors
+/// If it is not one map within the bounds, or not of the fields that the message has.
 pub fn decode<M: Message>(body: &[u8]) -> Result<M, Malformed> {
     skim(body)?;
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(body).with_human_readable();
@@ -74,6 +77,9 @@ pub fn encode<M: Message>(message: &M, out: &mut Vec<u8>) {
 }
 
 /// Checks that `body` is one map, whole, within [`MAX_DEPTH`] and [`MAX_ITEMS`]. Allocates nothing.
+///
+/// # Errors
+/// [`Malformed::Structure`].
 pub fn skim(body: &[u8]) -> Result<(), Malformed> {
     let map = matches!(body.first(), Some(0x80..=0x8f | 0xde | 0xdf));
     match value(body, MAX_DEPTH) {
@@ -82,7 +88,7 @@ pub fn skim(body: &[u8]) -> Result<(), Malformed> {
     }
 }
 
-/// A list of at most `MAX` items, for `#[serde(deserialize_with = "list::<_, _, MAX>")]`.
+/// A list of at most `MAX` items, for `#[serde(deserialize_with = "list::<_, _, MAX>")]`. A longer one is an error.
 pub fn list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -109,7 +115,7 @@ where
     deserializer.deserialize_seq(Bounded::<T, MAX>(PhantomData))
 }
 
-/// A text of at most `MAX` bytes, for `#[serde(deserialize_with = "text::<_, MAX>")]`.
+/// A text of at most `MAX` bytes, for `#[serde(deserialize_with = "text::<_, MAX>")]`. A longer one is an error.
 pub fn text<'de, D: Deserializer<'de>, const MAX: usize>(deserializer: D) -> Result<String, D::Error> {
     struct Bounded<const MAX: usize>;
 

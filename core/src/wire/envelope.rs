@@ -25,6 +25,9 @@ pub struct Envelope<'a> {
 
 impl<'a> Envelope<'a> {
     /// Splits a message into the header's fields and the body. Any version and any kind is accepted.
+    ///
+    /// # Errors
+    /// If it ends within the header, or is longer than [`MAX_SEALED`].
     pub fn parse(message: &'a [u8]) -> Result<Self, Malformed> {
         if message.len() > MAX_SEALED {
             return Err(Malformed::TooLong);
@@ -40,6 +43,9 @@ impl<'a> Envelope<'a> {
     }
 
     /// The body, if the envelope is of `M`'s kind and of this version.
+    ///
+    /// # Errors
+    /// If it is not, or the body is not well formed.
     pub fn decode<M: Message>(&self) -> Result<M, Malformed> {
         if self.version != VERSION {
             return Err(Malformed::Version(self.version));

@@ -62,7 +62,8 @@ impl AgentHandle {
 
     /// Waits until it has ended, and says how.
     pub async fn wait(&mut self) -> Exit {
-        (&mut self.exit).await.unwrap_or(Exit::Stopped)
+        let failed = |_| Exit::Refused("the node's control task failed".to_owned());
+        (&mut self.exit).await.unwrap_or_else(failed)
     }
 
     /// What `status` shows; once the node has ended, what it showed at its start.
@@ -88,7 +89,10 @@ impl AgentHandle {
 pub async fn start<N: Net>(net: N, setup: AgentSetup) -> Result<AgentHandle, StartError> {
     let config = |error: &dyn fmt::Display| StartError::Config(error.to_string());
     let store = setup.store;
-    let pins = store.load(PINS_FILE).map_err(|error| StartError::Config(format!("{PINS_FILE}: {error}")))?;
+    let pins = store.load(PINS_FILE).map_err(|error| {
+        let reason = in_words(&error);
+        StartError::Config(format!("cannot read {PINS_FILE} in the folder of -config: {reason}"))
+    })?;
     let own = setup.agent.identity.public();
     let keys = LinkKeys::new((*setup.crypto).clone(), setup.agent.identity.seed())
         .map_err(|error| StartError::Failed(error.to_string()))?;
@@ -285,9 +289,7 @@ impl<N: Net> Control<N> {
             if !worked {
                 let deadline = self.agent.deadline().map(|(deadline, _)| deadline);
                 let at = [deadline, Some(self.next_look), self.leaving].into_iter().flatten().min();
-                if self.timer.poll_at(cx, at).is_ready() {
-                    cx.waker().wake_by_ref();
-                }
+                self.timer.wake_at(cx, at);
                 return Poll::Pending;
             }
         }
@@ -525,9 +527,10 @@ impl<N: Net> Drop for Control<N> {
 fn control_socket<N: Net>(net: &N, path: &Path) -> Result<N::Listener, StartError> {
     net.listen_local(path).map_err(|error| {
         let (reason, advice) = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                ("it is in use".to_owned(), "is another inp2pc running with this configuration?")
-            }
+            io::ErrorKind::AddrInUse => (
+                "something is there already".to_owned(),
+                "is another inp2pc running with this configuration?",
+            ),
             _ => (in_words(&error), "choose another place with -control"),
         };
         let path = path.display();

@@ -121,9 +121,7 @@ impl<N: Net> Task<N> {
                 let resumes = self.sockets.iter().flatten().filter_map(|watched| watched.resumes).min();
                 let held = self.demux.deadline().map(|(deadline, _)| deadline);
                 let at = [resumes, held].into_iter().flatten().min();
-                if self.timer.poll_at(cx, at).is_ready() {
-                    cx.waker().wake_by_ref();
-                }
+                self.timer.wake_at(cx, at);
                 return Poll::Pending;
             }
         }

@@ -123,9 +123,7 @@ impl<N: Net> Pair<'_, N> {
                 Rest::More => cx.waker().wake_by_ref(),
             }
         }
-        if timer.poll_at(cx, Some(at)).is_ready() {
-            cx.waker().wake_by_ref();
-        }
+        timer.wake_at(cx, Some(at));
         Poll::Pending
     }
 }

@@ -490,9 +490,7 @@ impl<N: Net> Task<N> {
             Leaving::Draining(until) | Leaving::Parting(until) => Some(until),
         };
         let at = [core, flows, waiting, leaving].into_iter().flatten().min();
-        if self.timer.poll_at(cx, at).is_ready() {
-            cx.waker().wake_by_ref();
-        }
+        self.timer.wake_at(cx, at);
         Poll::Pending
     }
 

@@ -11,6 +11,7 @@ use subtle::ConstantTimeEq;
 
 use crate::net::{Net, Store};
 use crate::web::time::by;
+use crate::words::in_words;
 
 /// A request on its way to the control task, with the place for its answer. A sender that is dropped
 /// unanswered counts as "stopping".
@@ -56,7 +57,13 @@ pub struct AdminKey(String);
 impl AdminKey {
     /// The key that the store keeps as `admin.key`; made if there is none.
     pub fn load_or_make<N: Net>(net: &N, store: &dyn Store) -> io::Result<Self> {
-        if let Some(content) = store.load(KEY_FILE)? {
+        let named = |error: io::Error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot read or write {KEY_FILE} in the folder of -data: {}", in_words(&error)),
+            )
+        };
+        if let Some(content) = store.load(KEY_FILE).map_err(named)? {
             let key = String::from_utf8_lossy(&content).trim().to_owned();
             if key.len() == KEY_DIGITS && key.bytes().all(|digit| digit.is_ascii_hexdigit()) {
                 return Ok(Self(key));
@@ -70,7 +77,7 @@ impl AdminKey {
         }
         let key: String = net.seed().iter().map(|byte| format!("{byte:02x}")).collect();
         // With a line end, for those who look at it; who reads it by `$(cat admin.key)` does not see it.
-        store.save(KEY_FILE, format!("{key}\n").as_bytes())?;
+        store.save(KEY_FILE, format!("{key}\n").as_bytes()).map_err(named)?;
         Ok(Self(key))
     }
 

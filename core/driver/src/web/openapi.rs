@@ -192,6 +192,15 @@ fn schemas() -> Value {
         "Relays": object(&json!({
             "relays": { "type": "array", "items": reference("Relay") },
         }), &["relays"]),
+        "Share": object(&json!({
+            "user": name,
+            "node": name,
+            "to": { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$", "description": "Whose nodes may reach it" },
+            "targets": reference("Targets"),
+        }), &["user", "node", "to", "targets"]),
+        "Shares": object(&json!({
+            "shares": { "type": "array", "items": reference("Share") },
+        }), &["shares"]),
         "Targets": {
             "type": "array",
             "maxItems": MAX_TARGETS,

@@ -136,6 +136,7 @@ async fn call<N: Net>(
         Op::OpenApi => return Ok(json(StatusCode::OK, &openapi::document())),
         Op::Relays => AdminRequest::Relays,
         Op::Metrics => AdminRequest::Metrics,
+        Op::Shares => AdminRequest::Shares,
         Op::PutShare => {
             let (user, node) = names(parameters)?;
             let to = to_user(parameters)?;
@@ -183,6 +184,7 @@ async fn ask<N: Net>(shared: &Shared<N>, request: AdminRequest) -> Result<Answer
         Ok(AdminReply::Listening(listen)) => Ok(json(StatusCode::OK, &json!({ "listen": listen }))),
         Ok(AdminReply::Done) => Ok(json(StatusCode::OK, &json!({}))),
         Ok(AdminReply::Relays(relays)) => Ok(json(StatusCode::OK, &json!({ "relays": relays }))),
+        Ok(AdminReply::Shares(shares)) => Ok(json(StatusCode::OK, &json!({ "shares": shares }))),
         Ok(AdminReply::Metrics(text)) => Ok(typed(StatusCode::OK, PROMETHEUS, text)),
         Err(error) => {
             let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -65,8 +65,6 @@ pub(crate) fn expired<N: Net>(
     if net.now() >= deadline {
         return true;
     }
-    if timer.poll_at(cx, Some(deadline)).is_ready() {
-        cx.waker().wake_by_ref();
-    }
+    timer.wake_at(cx, Some(deadline));
     false
 }

@@ -19,12 +19,13 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::net::{Net, Store};
+use crate::words::in_words;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The store failed.
-    #[error("cannot read or write {file}: {source}")]
+    #[error("cannot read or write {file} in the folder of -data: {}", in_words(source))]
     Store {
         /// The file's name.
         file: &'static str,
@@ -39,9 +40,12 @@ pub enum TlsError {
         "{0} holds no private key that can be read: it should be PEM, unencrypted, PKCS#8, SEC1 or PKCS#1"
     )]
     Key(&'static str),
-    /// Certificate and key are not of one pair, or of a kind that TLS 1.3 has no use for.
+    /// They are of a kind that TLS 1.3 has no use for.
     #[error("the TLS certificate and key cannot be used: {0}")]
     Unusable(rustls::Error),
+    /// Certificate and key are not of one pair.
+    #[error("{1} is not the key of {0}: give the two that belong together")]
+    Mismatch(&'static str, &'static str),
     /// A self-signed certificate could not be made.
     #[error("cannot make a TLS certificate: {0}")]
     Make(rcgen::Error),
@@ -114,7 +118,10 @@ pub fn server_config<N: Net>(
         .map_err(TlsError::Unusable)?
         .with_no_client_auth()
         .with_single_cert(certificates, key)
-        .map_err(TlsError::Unusable)?;
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => TlsError::Mismatch(pem.names.0, pem.names.1),
+            error => TlsError::Unusable(error),
+        })?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Resumption would save one signature of the many that a login costs, and needs state for each client.
     config.send_tls13_tickets = 0;

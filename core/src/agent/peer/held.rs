@@ -85,6 +85,12 @@ impl Held {
         self.doubted = false;
     }
 
+    /// More is known than when more was tried for.
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        self.failures = 0;
+        self.due = Some(now);
+    }
+
     /// What was asked for is over already, and nothing is planned.
     pub(super) fn ask_soon(&mut self, now: Instant) {
         self.due.get_or_insert(now + BETTER_THAN_RELAY.0);

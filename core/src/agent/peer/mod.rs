@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use held::Held;
 pub(super) use held::Link;
+pub(super) use search::Basis;
 use search::{Search, Why};
 
 use super::io::Via;
@@ -67,12 +68,18 @@ impl Peer {
     /// When the next wish is due; none while one is under way, or nothing is wanted.
     pub(super) fn wish_due(&self, now: Instant) -> Option<Instant> {
         let due = match &self.held {
-            Some(held) => held.due(self.forwarded)?,
+            Some(held) => held.due(self.forwarded).or_else(|| self.is_overtaken().then_some(now))?,
             None if self.wants() => now,
             None => return None,
         };
         let at = self.search.admits(due)?;
         Some(self.asked.map_or(at, |asked| at.max(asked + WISH_INTERVAL)))
+    }
+
+    /// Whether all there is is a relay's link, of an attempt that was planned by less than is known now.
+    fn is_overtaken(&self) -> bool {
+        let relayed = self.held.as_ref().is_some_and(|held| held.link.rung.is_relay());
+        relayed && self.forwarded && self.search.is_old()
     }
 
     /// The rungs to wish for, of those that may be used: with a link only better ones, unless that is in doubt.
@@ -117,14 +124,13 @@ impl Peer {
         }
     }
 
-    /// An attempt begins, `blind` if what a NAT does is not known yet. Says whether it is news: the server repeats
-    /// itself when both sides ask.
+    /// An attempt begins. Says whether it is news: the server repeats itself when both sides ask.
     pub(super) fn start(
         &mut self,
         now: Instant,
         attempt: AttemptId,
         key: PublicKey,
-        (rungs, blind): (RungSet, bool),
+        (rungs, basis): (RungSet, Basis),
     ) -> bool {
         if self.attempt.is_some_and(|(latest, _)| latest == attempt) {
             if matches!(self.search, Search::Promised { .. }) {
@@ -141,7 +147,7 @@ impl Peer {
             // Nobody waits for it.
             self.search.end();
         } else {
-            self.search.begin(now, rungs, blind);
+            self.search.begin(now, rungs, basis);
         }
         true
     }
@@ -169,9 +175,14 @@ impl Peer {
         if !self.search.is_running() {
             return;
         }
+        let overtaken = self.is_overtaken();
         if let Some(held) = &mut self.held {
             self.search.end();
-            held.plan_next(now, rng);
+            if overtaken {
+                held.ask_again(now);
+            } else {
+                held.plan_next(now, rng);
+            }
         } else if self.outcomes.iter().any(|outcome| outcome.outcome == Verdict::Connected) {
             self.pace = Pace::default();
             self.search.link_follows(now);
@@ -202,7 +213,7 @@ impl Peer {
         self.wished = false;
         self.error = None;
         self.pace = Pace::default();
-        self.search.link_up();
+        self.search.link_up(rung);
         if self.search.is_idle()
             && let Some(held) = &mut self.held
         {

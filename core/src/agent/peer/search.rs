@@ -47,6 +47,8 @@ pub(super) struct Running {
     rungs: RungSet,
     /// Whether it began before the NATs on both sides had been measured.
     blind: bool,
+    /// Whether more is known than when it began.
+    is_old: bool,
     /// When the next wish is due although this runs: the link was lost, or fell into doubt, meanwhile; or more is
     /// known than when it began.
     again: Option<Instant>,
@@ -58,6 +60,17 @@ pub(super) enum Why {
     Offline,
     /// Anything else.
     Failed,
+}
+
+/// What an attempt is planned by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::agent) enum Basis {
+    /// All that there is to know of the NATs.
+    Sound,
+    /// What a NAT does is not known yet.
+    Blind,
+    /// The same, but it is known meanwhile.
+    Old,
 }
 
 impl Search {
@@ -80,11 +93,13 @@ impl Search {
         }
     }
 
-    /// An attempt for these rungs begins, `blind` if what a NAT does is not known yet.
-    pub(super) fn begin(&mut self, now: Instant, rungs: RungSet, blind: bool) {
+    /// An attempt for these rungs begins.
+    pub(super) fn begin(&mut self, now: Instant, rungs: RungSet, basis: Basis) {
         let overtaken =
             matches!(self, Self::Asking { overtaken: true } | Self::Promised { overtaken: true, .. });
-        *self = Self::Running(Running { began: now, rungs, blind, again: overtaken.then_some(now) });
+        let is_old = overtaken || basis == Basis::Old;
+        let (blind, again) = (basis != Basis::Sound, is_old.then_some(now));
+        *self = Self::Running(Running { began: now, rungs, blind, is_old, again });
     }
 
     /// More is known than before: an attempt that began blindly is not waited for.
@@ -92,8 +107,13 @@ impl Search {
         if let Self::Running(running) = self
             && std::mem::take(&mut running.blind)
         {
-            running.again = Some(now);
+            (running.is_old, running.again) = (true, Some(now));
         }
+    }
+
+    /// Whether an attempt runs that was planned by less than is known now.
+    pub(super) fn is_old(&self) -> bool {
+        matches!(self, Self::Running(running) if running.is_old)
     }
 
     /// The link, which is on this rung, is of no use any more. An attempt that looks only for better ones is not
@@ -108,10 +128,12 @@ impl Search {
         }
     }
 
-    /// A link has come up. An attempt that runs may bring a better one, and is waited for.
-    pub(super) fn link_up(&mut self) {
+    /// A link has come up, on this rung. An attempt that runs may bring a better one, and is waited for; but a relay
+    /// comes up whatever was known.
+    pub(super) fn link_up(&mut self, rung: Rung) {
         match self {
-            Self::Running(running) => running.again = None,
+            Self::Running(running) if running.is_old && rung.is_relay() => {}
+            Self::Running(running) => (running.is_old, running.again) = (false, None),
             Self::LinkFollows { .. } | Self::Waiting { .. } => *self = Self::Idle,
             Self::Idle | Self::Asking { .. } | Self::Promised { .. } => {}
         }

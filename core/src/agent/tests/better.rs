@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::agent::io::Input as AgentInput;
+use crate::agent::peer::Basis;
 use crate::path::RungSet;
 use crate::session::Attempt;
 
@@ -88,7 +89,7 @@ fn a_link_that_dies_while_a_better_one_is_tried_for_is_replaced_at_once() {
         let remote = "192.0.2.1:5".parse().unwrap();
         peer.up(now, Link { rung: Rung::PrivateRelay, remote, via: None }, &mut rng);
         peer.asking(now);
-        peer.start(now, AttemptId([1; 16]), key(2), (rungs, false));
+        peer.start(now, AttemptId([1; 16]), key(2), (rungs, Basis::Sound));
         peer.down(now, "no answer".to_owned());
         peer.wish_due(now + secs(2))
     });
@@ -109,9 +110,9 @@ fn an_attempt_that_began_blindly_is_overtaken_when_more_is_known() {
         peer.asking(now);
         peer
     };
-    for (blind, due) in [(true, Some(now + secs(1))), (false, None)] {
+    for (basis, due) in [(Basis::Blind, Some(now + secs(1))), (Basis::Sound, None)] {
         let mut peer = asked();
-        peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, blind));
+        peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, basis));
         assert_eq!(peer.wish_due(now), None);
         peer.news(now + Duration::from_millis(300));
         assert_eq!(peer.wish_due(now + Duration::from_millis(300)), due);
@@ -119,8 +120,40 @@ fn an_attempt_that_began_blindly_is_overtaken_when_more_is_known() {
     // The peer was told what this node knew when it asked.
     let mut peer = asked();
     peer.settled();
-    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, false));
+    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, Basis::Sound));
     assert_eq!(peer.wish_due(now), Some(now + secs(1)));
+}
+
+/// A relay is there in any case: what was known in vain is not waited for. A better link is.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+fn an_attempt_that_is_overtaken_is_so_though_a_relay_carries_the_link() {
+    use crate::agent::peer::{Link, Peer};
+    let now = Instant::now();
+    let soon = now + Duration::from_millis(300);
+    let due = |basis, rung, has_news, is_over| {
+        let mut rng = Rng::new([1; 32]);
+        let mut peer = Peer::default();
+        peer.forwarded = true;
+        peer.asking(now);
+        peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, basis));
+        peer.up(now, Link { rung, remote: "192.0.2.1:5".parse().unwrap(), via: None }, &mut rng);
+        if has_news {
+            peer.news(soon);
+        }
+        if is_over {
+            peer.done(soon, AttemptId([1; 16]), Vec::new(), &mut rng);
+        }
+        peer.wish_due(soon)
+    };
+    let again = Some(now + secs(1));
+    for is_over in [false, true] {
+        assert_eq!(due(Basis::Old, Rung::ServerRelay, false, is_over), again);
+        assert_eq!(due(Basis::Blind, Rung::ServerRelay, true, is_over), again);
+    }
+    assert_eq!(due(Basis::Blind, Rung::ServerRelay, false, false), None);
+    assert_eq!(due(Basis::Sound, Rung::ServerRelay, true, false), None);
+    assert_eq!(due(Basis::Old, Rung::UdpPunch, false, false), None);
 }
 
 /// What is known since the server refused is in the attempt that the other side asks for afterwards.
@@ -135,7 +168,7 @@ fn an_attempt_of_the_other_side_is_not_overtaken_for_an_earlier_wish_that_was_re
     peer.asking(now);
     peer.settled();
     peer.refused(now, &Refused::new(Code::Busy, "later"), &mut Rng::new([1; 32]));
-    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, false));
+    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, Basis::Sound));
     assert_eq!(peer.wish_due(now), None);
 }
 
@@ -152,7 +185,7 @@ fn what_was_planned_for_a_link_ends_with_it() {
     peer.up(now, link(), &mut rng);
     peer.down(now, "no answer".to_owned());
     // The other side was quicker to ask.
-    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, true));
+    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, Basis::Blind));
     peer.up(now, link(), &mut rng);
     peer.news(now + secs(1));
     assert_eq!(peer.wish_due(now + secs(1)), None);
@@ -175,7 +208,7 @@ fn a_link_that_turns_bad_while_the_server_is_asked_for_better_ones_is_replaced_a
         peer.asking(now);
         turn(&mut peer, now);
         peer.promised(now);
-        peer.start(now + secs(1), AttemptId([1; 16]), key(2), (rungs, false));
+        peer.start(now + secs(1), AttemptId([1; 16]), key(2), (rungs, Basis::Sound));
         (peer.wish_due(now + secs(1)), peer.wished_rungs(RungSet::ALL))
     };
     let poor: fn(&mut Peer, Instant) = |peer, now| peer.poor(now, "it loses".to_owned());
@@ -199,7 +232,7 @@ fn a_link_in_doubt_does_not_wait_for_the_end_of_an_attempt() {
     let link = || Link { rung: Rung::UdpPunch, remote: "192.0.2.1:5".parse().unwrap(), via: None };
     peer.forwarded = true;
     peer.up(now, link(), &mut rng);
-    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, false));
+    peer.start(now, AttemptId([1; 16]), key(2), (RungSet::ALL, Basis::Sound));
     peer.suspect(now + secs(1));
     assert_eq!(peer.wish_due(now + secs(1)), Some(now + secs(3)));
     peer.up(now + secs(2), link(), &mut rng);

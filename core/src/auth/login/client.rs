@@ -62,6 +62,9 @@ impl ClientLogin {
 
     /// Takes the server's answer to the hello. The bytes are the next message to send, [`PROOF_REQUEST`] its
     /// request id. `identity` is the one of [`Self::start`].
+    ///
+    /// # Errors
+    /// If the server refuses, cannot be understood, or is not the one that is pinned. The login is over then.
     pub fn challenge(
         self,
         message: &[u8],
@@ -101,6 +104,9 @@ impl ClientProof {
     /// the token) or in clear (it says that the proof failed).
     ///
     /// Also gives the server's identity, to be pinned if none was.
+    ///
+    /// # Errors
+    /// If the server refuses, cannot be understood, or does not prove that it knows the token.
     pub fn done(self, message: &[u8]) -> Result<(SecureChannel, LoginDone, PublicKey), LoginError> {
         if let Some(refused) = clear_refusal(message, PROOF_REQUEST) {
             return Err(LoginError::Refused(refused));

@@ -39,6 +39,9 @@ pub struct ServerProved {
 impl ServerLogin {
     /// Answers a hello. `token` finds the user's token; a user without one is led on to the same failure as
     /// a wrong token. The bytes are the message to send.
+    ///
+    /// # Errors
+    /// If the hello cannot be understood, or has no version in common with this side. The connection is to end then.
     pub fn challenge(
         hello: &[u8],
         token: impl FnOnce(&UserName) -> Option<Token>,
@@ -75,6 +78,9 @@ impl ServerLogin {
     }
 
     /// Checks the node's proof: the token first, then the identity.
+    ///
+    /// # Errors
+    /// If the proof cannot be understood, or proves less than both. The connection is to end then.
     pub fn prove(self, proof: &[u8]) -> Result<ServerProved, LoginError> {
         let transcript = self.transcript.with(proof);
         let proof: LoginProof = read(proof, PROOF_REQUEST)?;

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// What both windows of a link are at most, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Windows {
-    /// Received and not read, all streams together.
+    /// Bytes received and not read, all streams together.
     pub receive: u64,
-    /// Written and not acknowledged, all streams together.
+    /// Bytes written and not acknowledged, all streams together.
     pub send: u64,
 }
 

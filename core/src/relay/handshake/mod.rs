@@ -261,9 +261,9 @@ fn signed(challenge: &[u8; 32], relay: &PublicKey, body: &[u8]) -> Vec<u8> {
     [&challenge[..], &relay.0, body].concat()
 }
 
-/// The length of a challenge on the wire.
+/// The length of a challenge on the wire, in bytes.
 pub const CHALLENGE: usize = OPENING.len() + 32;
-/// The longest response.
+/// The longest response, in bytes.
 pub const MAX_RESPONSE: usize = RESPONSE_HEAD + ticket::LENGTH + 64;
 /// A response up to the kind of its credential.
 const RESPONSE_HEAD: usize = 16 + 32 + 32 + 1;

@@ -16,7 +16,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use futures_rustls::TlsConnector;
 use futures_util::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use inp2p_core::ids::{NodeName, PublicKey, UserName};
-use inp2p_core::server::io::{AdminError, AdminReply, AdminRequest, KeyText, NodeView, RelayView};
+use inp2p_core::server::io::{AdminError, AdminReply, AdminRequest, KeyText, NodeView, RelayView, ShareView};
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::ServerName;
 
@@ -93,6 +93,15 @@ impl World {
     }
 }
 
+fn share() -> ShareView {
+    ShareView {
+        user: "default".parse().unwrap(),
+        node: "nodeA".parse().unwrap(),
+        to: "other".parse().unwrap(),
+        targets: vec!["127.0.0.1:22".parse().unwrap()],
+    }
+}
+
 fn control(request: AdminRequest) -> Result<AdminReply, AdminError> {
     let known = |user: &UserName, node: &NodeName| match (user.as_str(), node.as_str()) {
         ("default", "nodeA" | "nodeB") => Ok(()),
@@ -110,6 +119,7 @@ fn control(request: AdminRequest) -> Result<AdminReply, AdminError> {
             // The test reads back what came through.
             Ok(rule.map_or(AdminReply::Done, |rule| AdminReply::Listening(format!("{name} = {rule}"))))
         }
+        AdminRequest::Shares => Ok(AdminReply::Shares(vec![share()])),
         AdminRequest::Relays => Ok(AdminReply::Relays(vec![relay()])),
         AdminRequest::Share { user, node, to, targets } => {
             known(&user, &node)?;

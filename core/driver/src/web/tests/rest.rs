@@ -117,6 +117,9 @@ fn every_route_answers_as_its_call_does() {
             "limit_mbps": 10, "sessions": 1, "mbps": 2, "bytes": 3, "stun": ["198.51.100.7:4000"],
         });
         assert_eq!(ok(&world, "GET /api/v1/relays", "").await, json!({ "relays": [relay] }));
+        let shared =
+            json!({ "user": "default", "node": "nodeA", "to": "other", "targets": ["127.0.0.1:22"] });
+        assert_eq!(ok(&world, "GET /api/v1/shares", "").await, json!({ "shares": [shared] }));
         let share = "PUT /api/v1/shares/default/nodeA/other";
         assert_eq!(ok(&world, share, r#"["127.0.0.1:22","10.0.0.0/8:80,443"]"#).await, json!({}));
         assert_eq!(ok(&world, "DELETE /api/v1/shares/default/nodeA/other", "").await, json!({}));
