@@ -257,14 +257,15 @@ impl Plan {
             Part::Open => plan.guess(after, part, public, harmed),
             Part::Hit => plan.guess(after, part, public, harmed_here),
         };
-        self.hold = match (harmed, role) {
-            (false, _) => Duration::ZERO,
-            (true, Role::Controlled) => HOLD_CONTROLLED,
-            (true, Role::Controlling) => HOLD_CONTROLLING,
-        };
         // Where the peer's ports go on from, if they go in steps.
         let from = SocketAddr::new(public.ip(), peer.latest_port.unwrap_or(public.port()));
         let by_peer = |side: &Behaviour| matches!(Mapping::of(side), Mapping::Own | Mapping::Regular(_));
+        self.hold = match (harmed, role) {
+            (false, _) => Duration::ZERO,
+            // Nobody writes first to a port that only shows by what leaves it.
+            (true, Role::Controlling) if !by_peer(own) => HOLD_CONTROLLING,
+            (true, Role::Controlled | Role::Controlling) => HOLD_CONTROLLED,
+        };
         // A filter that is not known yet is by port more often than not.
         let shut = by_peer(own) && !is_unfiltered(peer);
         self.knocks = !(harmed || by_peer(peer) || shut);
