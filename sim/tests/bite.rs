@@ -305,3 +305,15 @@ fn a_line_that_doubles() {
 fn a_line_that_reorders() {
     needs_a_link_that_copes(Flaw::Deafens(Mishap::Overtaken), " reorder 20", "udp-direct is possible");
 }
+
+/// Where lines lose, one side may hear late of an attempt; what the other one has sent by then has taken its port.
+#[test]
+fn a_nat_that_takes_what_comes_early() {
+    let pair =
+        |seed: u64, nat: &str| format!("seed {seed}; node {nat} loss 106; node {nat} loss 106; forward 0 1");
+    for seed in 4..8 {
+        let calm = run_flawed(&pair(seed, "port-restricted").parse().unwrap(), Flaw::OneSocket);
+        assert!(calm.problems.is_empty(), "it fails without a reason\n{calm}");
+        bites(Flaw::OneSocket, &pair(seed, "bare"), "udp-punch is possible");
+    }
+}
