@@ -322,11 +322,13 @@ impl Agent {
         }
         let seen =
             Candidate { kind: CandidateKind::ServerReflexive, transport: Transport::Udp, address: remote };
-        let mut candidates = kept.candidates.clone();
-        // What the server saw before is not true any more.
-        candidates.retain(|known| (known.kind, known.transport) != (seen.kind, seen.transport));
-        candidates.truncate(MAX_CANDIDATES - 1);
-        candidates.push(seen);
+        let is_seen = |known: &Candidate| (known.kind, known.transport) == (seen.kind, seen.transport);
+        // What the server saw before is not true any more; but at the same address it may be, because a link may have
+        // been by a socket that has gone with it.
+        let before = kept.candidates.iter().rev().find(|known| is_seen(known));
+        let before = before.filter(|known| known.address.ip() == remote.ip()).copied();
+        let others = kept.candidates.iter().filter(|known| !is_seen(known)).copied();
+        let candidates = std::iter::once(seen).chain(before).chain(others).take(MAX_CANDIDATES).collect();
         self.keep(now, name, Kept { candidates, ..kept });
     }
 

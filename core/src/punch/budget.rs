@@ -68,6 +68,18 @@ impl Budget {
         });
     }
 
+    /// One that was made before is used again, and stays as long as a new one. Which one of them makes no difference
+    /// to their number.
+    pub fn renew(&self, now: Instant, is_blind: bool) {
+        self.with(|inner| {
+            let is_one = |taken: &&mut Taken| taken.is_blind == is_blind && now >= taken.at + SPAN;
+            if let Some(old) = inner.taken.iter_mut().rev().filter(is_one).find(|taken| taken.entries > 0) {
+                old.entries -= 1;
+            }
+        });
+        self.take(now, is_blind);
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -106,7 +118,10 @@ mod tests {
         assert_eq!((budget.room(later, false), budget.room(later, true)), (0, 0));
         assert_eq!(budget.room(now + LIFETIME, false), 0);
         assert_eq!(budget.room(now + LIFETIME + SPAN, false), 700);
+        (0..100).for_each(|_| budget.renew(later + Duration::from_secs(10), false));
+        assert_eq!(budget.room(now + LIFETIME + SPAN, false), 700);
         budget.measured(Some(Duration::from_secs(30)));
         assert_eq!(budget.room(later + Duration::from_secs(31), true), 480);
+        assert_eq!(budget.room(later + Duration::from_secs(31), false), 1_484);
     }
 }

@@ -28,11 +28,12 @@
 //! things see to that. They begin as *openers*, with a time to live that gets them through this side's NATs
 //! and no further ([`OPENERS`]). And of the two sides the controlled one sends whole probes first; the
 //! controlling one waits until it hears one, or for `HOLD_CONTROLLING`, which costs no time: it is the one
-//! that goes on by a handshake when it hears something. One side may still hear of the attempt too late for that.
+//! that goes on by a handshake when it hears something. (Not if its own port depends on the peer, who cannot write first
+//! then.) One side may still hear of the attempt too late for that.
 //! So if nothing is heard in half a second, both try a second socket each, at ports that both can tell. These are other
 //! ones in each attempt, because what was taken stays so for half a minute. A NAT that gave a socket another port for one
 //! peer gives it that port for all that it begins from then on, so the second socket's probes may find nobody either.
-//! Hence later a third one on each side, which has to do with the other's third one alone.
+//! Hence later a third one on each side, which has to do with the other's third one alone where both keep ports.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -207,36 +208,23 @@ impl Plan {
         }
     }
 
-    /// Leaves out what is more than may be done.
+    /// Leaves out what is more than may be done, and says so.
     fn spare(&mut self, way: Way, effort: Effort) -> Way {
-        let mut rounds = match effort {
-            Effort::Plain => 0,
-            Effort::Once => 1,
-            Effort::Full => return way,
-        };
-        let before = self.fans.len();
-        self.fans.retain(|fan| match (fan.is_guess, effort) {
-            (true, Effort::Once) if fan.sockets == Sockets::Opened => true,
-            (true, _) => std::mem::replace(&mut rounds, 0) > 0,
-            (false, Effort::Plain) => fan.pairs() == 1,
-            (false, Effort::Once | Effort::Full) => true,
-        });
-        self.is_spared = self.fans.len() < before;
-        match (way, effort) {
-            _ if !self.is_spared => way,
-            (_, Effort::Plain) => {
+        match effort {
+            Effort::Full => way,
+            Effort::Once => {
+                self.is_spared = self.fans.iter().any(|fan| fan.is_guess);
+                way
+            }
+            Effort::Plain => {
+                let before = self.fans.len();
+                self.fans.retain(|fan| !fan.is_guess && fan.pairs() == 1);
+                self.is_spared = self.fans.len() < before;
+                if !self.is_spared {
+                    return way;
+                }
                 self.length = PLAIN;
                 Way::Plain
-            }
-            (way, Effort::Once | Effort::Full) => {
-                // What follows the second round comes without it; then half of the sockets are there.
-                let (sockets, probes) = GUESS_ROUNDS[1];
-                self.length = self.length.saturating_sub(GAP * probes);
-                for fan in self.fans.iter_mut().filter(|fan| fan.sockets == Sockets::Opened) {
-                    fan.after = fan.after.saturating_sub(GAP * probes);
-                    self.length = self.length.saturating_sub(GAP * u32::from(sockets));
-                }
-                way
             }
         }
     }
@@ -249,13 +237,13 @@ impl Plan {
         public: SocketAddr,
         situation: &Situation<'_>,
     ) -> Way {
-        let Situation { role, attempt, .. } = *situation;
+        let Situation { role, attempt, effort, .. } = *situation;
         // Whom all ports of the peer may write to is found from whatever port the peer then has.
         let harmed = is_harmed(peer) && !is_unfiltered(own);
         let harmed_here = is_harmed(own) && !is_unfiltered(peer);
         let guess = |plan: &mut Self, after, part| match part {
-            Part::Open => plan.guess(after, part, public, harmed),
-            Part::Hit => plan.guess(after, part, public, harmed_here),
+            Part::Open => plan.guess((after, effort), part, public, harmed),
+            Part::Hit => plan.guess((after, effort), part, public, harmed_here),
         };
         // Where the peer's ports go on from, if they go in steps.
         let from = SocketAddr::new(public.ip(), peer.latest_port.unwrap_or(public.port()));
@@ -371,8 +359,14 @@ impl Plan {
         }
     }
 
-    /// Both rounds of a guess, after what comes before. `harmed`: the NAT of the side that tries the ports may be.
-    fn guess(&mut self, after: Duration, part: Part, public: SocketAddr, harmed: bool) -> Way {
+    /// The rounds of a guess, after what comes before. `harmed`: the NAT of the side that tries the ports may be.
+    fn guess(
+        &mut self,
+        (after, effort): (Duration, Effort),
+        part: Part,
+        public: SocketAddr,
+        harmed: bool,
+    ) -> Way {
         let predicted = !self.fans.is_empty();
         let fan = |after, sockets, ports, openers| Fan {
             after,
@@ -385,20 +379,24 @@ impl Plan {
         };
         let to_public = || Ports::Given(vec![public]);
         let mut end = after;
-        for (round, (sockets, probes)) in GUESS_ROUNDS.into_iter().enumerate() {
+        let mut opened = if predicted { ROW } else { 0 };
+        let rounds = if effort == Effort::Once { 1 } else { GUESS_ROUNDS.len() };
+        for (round, (sockets, probes)) in GUESS_ROUNDS.into_iter().take(rounds).enumerate() {
             self.fans.push(match part {
                 Part::Open => fan(end, Sockets::New(sockets), to_public(), u32::from(harmed)),
                 Part::Hit => fan(end, Sockets::Main, Ports::Random(public.ip(), probes), 0),
             });
             end += if round == 0 { FIRST_GUESS } else { GAP * probes };
+            opened += sockets;
         }
         if harmed {
-            // Where openers do not pass this side's NATs, nothing has reached the peer yet. All ports have been tried
-            // now, so what arrives takes none from it any more.
+            // Where openers do not pass this side's NATs, nothing has reached the peer yet. All ports have been tried by
+            // then, so what arrives takes none from it any more.
+            end += GUESS_SLACK;
             if part == Part::Open {
                 self.fans.push(fan(end, Sockets::Opened, to_public(), 0));
             }
-            end += GUESS_ROUNDS.map(|(sockets, _)| GAP * u32::from(sockets)).iter().sum::<Duration>();
+            end += GAP * u32::from(opened);
         }
         // As long on both sides, whichever has less to send.
         self.length = end + LAST_WAIT;
@@ -573,6 +571,10 @@ const EVIDENCE: Duration = Duration::from_millis(1_200);
 const GUESS_ROUNDS: [(u16, u32); 2] = [(256, 400), (256, 800)];
 /// 400 probes.
 const FIRST_GUESS: Duration = Duration::from_millis(2_100);
+
+/// How much later than this side the other may be with its guesses: its `PunchStart` may come later, and other probes
+/// have to leave too.
+const GUESS_SLACK: Duration = Duration::from_millis(500);
 
 /// How long plain probing lasts.
 pub const PLAIN: Duration = Duration::from_millis(5_000);

@@ -87,9 +87,14 @@ impl Spread {
 
     /// Begins, where it has waited for the sockets of others.
     pub(super) fn inherit(&mut self, opened: &[SockId]) {
-        if std::mem::take(&mut self.inherits) {
+        if self.inherits && self.sockets.is_empty() {
             self.sockets = opened.to_vec();
         }
+    }
+
+    /// Whether what it sends uses entries of the own NAT's table that fans before have made.
+    pub(super) fn renews_entries(&self) -> bool {
+        self.inherits
     }
 
     /// No further socket is to be had: it goes on with those that there are.

@@ -15,9 +15,9 @@
 //!
 //! At most 576 new sockets (a row and two rounds of guessing), one being opened at a time. At most 200 requests a
 //! second ([`GAP`]), those of the plan in all; five to an address that the peer only claims; `MAX_KNOWN` paths on which
-//! the peer was heard; `MAX_ANSWERS` answers a second, each as long as its request. A request that was caught and sent on from elsewhere makes that place one of those paths: it
-//! gets an answer, a few requests and `UNPROVEN_FLIGHTS` datagrams of a handshake, and no more, because it
-//! cannot answer.
+//! the peer was heard; `MAX_ANSWERS` answers a second, each as long as its request. A request that was caught and sent on
+//! from elsewhere makes that place one of those paths: it gets an answer, a few requests and `UNPROVEN_FLIGHTS`
+//! datagrams of a handshake, and no more, because it cannot answer.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -443,14 +443,17 @@ impl Puncher {
             self.actions.push_back(Action::Open(fan.port()));
             return false;
         }
+        let renews = fan.renews_entries();
         let aim = fan.next(now, &mut self.shuffled);
         if fan.is_over() {
             self.fans.pop_front();
         }
         let Some((path, ttl)) = aim else { return false };
-        self.guesses += 1;
+        self.guesses += u32::from(!renews);
         if is_new {
             self.budget.take(now, self.is_blind);
+        } else if renews {
+            self.budget.renew(now, self.is_blind);
         }
         self.ask(now, path, ttl);
         true

@@ -360,8 +360,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// For the handshake on a path that was found at the last moment.
 const HANDSHAKE: Duration = Duration::from_millis(1_500);
 
-/// However long punching takes: the streams wait for thirty seconds, and relays are tried meanwhile.
-const MAX_PATIENCE: Duration = Duration::from_secs(13);
+/// However long punching takes, which is not more than this: the streams wait for thirty seconds, and relays are tried
+/// meanwhile.
+const MAX_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long the peer may take longer than this side: its `PunchStart` may have come later, and its own
 /// patience begins then.

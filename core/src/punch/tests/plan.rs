@@ -228,3 +228,34 @@ fn less_effort_takes_up_less_of_the_nats_table() {
         }
     }
 }
+
+#[test]
+fn a_guess_takes_both_sides_as_long_and_one_round_no_longer_than_a_slot() {
+    let keeping = |filtering| {
+        let mut side = side(EndpointIndependent, filtering, None);
+        side.udp4.as_mut().unwrap().preserves_port = true;
+        side
+    };
+    let sides = [
+        side(EndpointIndependent, AddressAndPortDependent, None),
+        keeping(AddressAndPortDependent),
+        keeping(Unknown),
+        side(AddressAndPortDependent, AddressAndPortDependent, None),
+        side(AddressAndPortDependent, AddressAndPortDependent, Some(1)),
+        side(Unknown, Unknown, None),
+    ];
+    let candidates = [candidate(CandidateKind::ServerReflexive, "192.0.2.1:5000")];
+    for (own, peer) in sides.iter().flat_map(|own| sides.iter().map(move |peer| (own, peer))) {
+        for (effort, most) in [(Effort::Full, 13_500), (Effort::Once, 8_000), (Effort::Plain, 5_000)] {
+            let plan = |own, peer, role| {
+                let (attempt, candidates, rungs) = (ATTEMPT, &candidates, RungSet::ALL);
+                Plan::new(&Situation { attempt, own, peer, role, candidates, rungs, effort })
+            };
+            let plans = [plan(own, peer, Role::Controlling), plan(peer, own, Role::Controlled)];
+            assert_eq!(plans[0].length, plans[1].length, "{own:?} {peer:?} {effort:?}");
+            assert!(plans[0].length <= Duration::from_millis(most), "{own:?} {peer:?} {effort:?}");
+            let last = plans.iter().flat_map(|plan| plan.fans.iter().map(|fan| fan.after)).max();
+            assert!(last.is_none_or(|last| last < plans[0].length));
+        }
+    }
+}
