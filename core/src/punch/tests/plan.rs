@@ -259,3 +259,38 @@ fn a_guess_takes_both_sides_as_long_and_one_round_no_longer_than_a_slot() {
         }
     }
 }
+
+#[test]
+fn both_sides_tell_the_same_further_ports() {
+    let keeping = |port| {
+        let mut side = side(EndpointIndependent, AddressAndPortDependent, None);
+        let behaviour = side.udp4.as_mut().unwrap();
+        behaviour.preserves_port = true;
+        behaviour.public = Some(SocketAddr::from(([192, 0, 2, 1], port)));
+        side
+    };
+    let (one, other) = (keeping(4000), keeping(5000));
+    let plan = |own, peer, public| {
+        plan(own, peer, &[candidate(CandidateKind::ServerReflexive, public)], RungSet::ALL)
+    };
+    let plans = [plan(&one, &other, "192.0.2.1:5000"), plan(&other, &one, "192.0.2.1:4000")];
+    // From where, and to which ports.
+    let opened = |plan: &Plan| {
+        let ports = plan.fans.iter().filter_map(|fan| match fan.sockets {
+            Sockets::At(port) => Some(port),
+            Sockets::Main | Sockets::New(_) | Sockets::Opened => None,
+        });
+        ports.collect::<Vec<_>>()
+    };
+    let aimed = |plan: &Plan| {
+        let ports = plan.fans.iter().filter_map(|fan| match &fan.ports {
+            Ports::Given(to) if fan.passes > fan.openers => to.first().map(SocketAddr::port),
+            Ports::Given(_) | Ports::Random(..) => None,
+        });
+        ports.collect::<Vec<_>>()
+    };
+    assert_eq!(opened(&plans[0]).len(), 2);
+    assert_eq!(opened(&plans[0]), aimed(&plans[1]));
+    assert_eq!(opened(&plans[1]), aimed(&plans[0]));
+    assert_ne!(opened(&plans[0]), opened(&plans[1]));
+}
