@@ -88,21 +88,30 @@ pub(super) fn takes_all_ports(site: &Site, peer: &Site) -> bool {
     let symmetric = matches!(site.preset, Preset::SymmetricRandom | Preset::SymmetricSequential);
     // Each entry takes a port.
     let few = matches!(site.quirks.ports, Some(Assignment::Block(size)) if size < GUESSES);
-    symmetric && few && udp_punch(site, peer) == Chance::Likely
+    symmetric && few && guess(site, peer)
 }
 
 /// How many entries of the table of the NAT before `site` a node there may have taken up at a time by guessing ports
 /// to reach its peers, of whom `peer` is one.
 pub(super) fn guessed(site: &Site, peer: &Site) -> u16 {
     let behind = |one: &Site| has_udp(one) && one.preset != Preset::Open;
-    match udp_punch(site, peer) {
+    match guess(site, peer) {
         // What it takes to hit a port; and the sockets of one that is to be hit come unasked.
-        Chance::Likely if site.preset == Preset::Bare => GUESSES + SOCKETS,
-        Chance::Likely => GUESSES,
+        true if site.preset == Preset::Bare => GUESSES + SOCKETS,
+        true => GUESSES,
         // Where a NAT is not known, as after a change of networks while the server is gone, ports may be guessed
         // between any two: one round.
-        _ if behind(site) && behind(peer) => BLIND_GUESSES,
-        _ => 0,
+        false if behind(site) && behind(peer) => BLIND_GUESSES,
+        false => 0,
+    }
+}
+
+/// Whether the two guess or predict ports to reach each other, successfully or not.
+fn guess(site: &Site, peer: &Site) -> bool {
+    match udp_punch(site, peer) {
+        Chance::Likely => true,
+        Chance::Perhaps => [site, peer].map(port) != [Port::Known, Port::Known],
+        Chance::Never | Chance::Surely => false,
     }
 }
 
