@@ -241,9 +241,9 @@ impl Plan {
         // Whom all ports of the peer may write to is found from whatever port the peer then has.
         let harmed = is_harmed(peer) && !is_unfiltered(own);
         let harmed_here = is_harmed(own) && !is_unfiltered(peer);
-        let guess = |plan: &mut Self, after, part| match part {
-            Part::Open => plan.guess((after, effort), part, public, harmed),
-            Part::Hit => plan.guess((after, effort), part, public, harmed_here),
+        let guess = |plan: &mut Self, after, part| {
+            let is_hitter_harmed = if part == Part::Open { harmed } else { harmed_here };
+            plan.guess((after, effort), part, public, is_hitter_harmed)
         };
         // Where the peer's ports go on from, if they go in steps.
         let from = SocketAddr::new(public.ip(), peer.latest_port.unwrap_or(public.port()));

@@ -19,16 +19,27 @@ fn candidate(kind: CandidateKind, address: &str) -> Candidate {
     Candidate { kind, transport: Transport::Udp, address: address.parse().unwrap() }
 }
 
+/// A NAT that keeps ports, and shows the node at this one.
+fn keeping(filtering: Dependence, port: u16) -> NatReport {
+    let mut side = side(EndpointIndependent, filtering, None);
+    let behaviour = side.udp4.as_mut().unwrap();
+    behaviour.preserves_port = true;
+    behaviour.public = Some(SocketAddr::from(([192, 0, 2, 1], port)));
+    side
+}
+
 fn plan(own: &NatReport, peer: &NatReport, candidates: &[Candidate], rungs: RungSet) -> Plan {
-    Plan::new(&Situation {
-        attempt: ATTEMPT,
-        own,
-        peer,
-        role: Role::Controlling,
-        candidates,
-        rungs,
-        effort: Effort::Full,
-    })
+    plan_of(own, peer, candidates, rungs, (Role::Controlling, Effort::Full))
+}
+
+fn plan_of(
+    own: &NatReport,
+    peer: &NatReport,
+    candidates: &[Candidate],
+    rungs: RungSet,
+    (role, effort): (Role, Effort),
+) -> Plan {
+    Plan::new(&Situation { attempt: ATTEMPT, own, peer, role, candidates, rungs, effort })
 }
 
 fn way(own: &NatReport, peer: &NatReport) -> Way {
@@ -211,17 +222,7 @@ fn less_effort_takes_up_less_of_the_nats_table() {
         (symmetric, symmetric, 0, 0),
     ] {
         for (effort, entries) in [(Effort::Full, full), (Effort::Once, once), (Effort::Plain, 0)] {
-            let (own, peer, candidates) = (&own, &peer, &candidates);
-            let rungs = RungSet::ALL;
-            let plan = Plan::new(&Situation {
-                attempt: ATTEMPT,
-                own,
-                peer,
-                role: Role::Controlling,
-                candidates,
-                rungs,
-                effort,
-            });
+            let plan = plan_of(&own, &peer, &candidates, RungSet::ALL, (Role::Controlling, effort));
             assert_eq!(plan.entries(), entries, "{own:?} {peer:?} {effort:?}");
             assert_eq!(plan.is_spared, entries < full);
             assert!(plan.length >= PLAIN || effort == Effort::Once);
@@ -231,15 +232,10 @@ fn less_effort_takes_up_less_of_the_nats_table() {
 
 #[test]
 fn a_guess_takes_both_sides_as_long_and_one_round_no_longer_than_a_slot() {
-    let keeping = |filtering| {
-        let mut side = side(EndpointIndependent, filtering, None);
-        side.udp4.as_mut().unwrap().preserves_port = true;
-        side
-    };
     let sides = [
         side(EndpointIndependent, AddressAndPortDependent, None),
-        keeping(AddressAndPortDependent),
-        keeping(Unknown),
+        keeping(AddressAndPortDependent, 4000),
+        keeping(Unknown, 4000),
         side(AddressAndPortDependent, AddressAndPortDependent, None),
         side(AddressAndPortDependent, AddressAndPortDependent, Some(1)),
         side(Unknown, Unknown, None),
@@ -247,10 +243,7 @@ fn a_guess_takes_both_sides_as_long_and_one_round_no_longer_than_a_slot() {
     let candidates = [candidate(CandidateKind::ServerReflexive, "192.0.2.1:5000")];
     for (own, peer) in sides.iter().flat_map(|own| sides.iter().map(move |peer| (own, peer))) {
         for (effort, most) in [(Effort::Full, 13_500), (Effort::Once, 8_000), (Effort::Plain, 5_000)] {
-            let plan = |own, peer, role| {
-                let (attempt, candidates, rungs) = (ATTEMPT, &candidates, RungSet::ALL);
-                Plan::new(&Situation { attempt, own, peer, role, candidates, rungs, effort })
-            };
+            let plan = |own, peer, role| plan_of(own, peer, &candidates, RungSet::ALL, (role, effort));
             let plans = [plan(own, peer, Role::Controlling), plan(peer, own, Role::Controlled)];
             assert_eq!(plans[0].length, plans[1].length, "{own:?} {peer:?} {effort:?}");
             assert!(plans[0].length <= Duration::from_millis(most), "{own:?} {peer:?} {effort:?}");
@@ -262,14 +255,7 @@ fn a_guess_takes_both_sides_as_long_and_one_round_no_longer_than_a_slot() {
 
 #[test]
 fn both_sides_tell_the_same_further_ports() {
-    let keeping = |port| {
-        let mut side = side(EndpointIndependent, AddressAndPortDependent, None);
-        let behaviour = side.udp4.as_mut().unwrap();
-        behaviour.preserves_port = true;
-        behaviour.public = Some(SocketAddr::from(([192, 0, 2, 1], port)));
-        side
-    };
-    let (one, other) = (keeping(4000), keeping(5000));
+    let (one, other) = (keeping(AddressAndPortDependent, 4000), keeping(AddressAndPortDependent, 5000));
     let plan = |own, peer, public| {
         plan(own, peer, &[candidate(CandidateKind::ServerReflexive, public)], RungSet::ALL)
     };
